@@ -1,0 +1,7 @@
+//! What a locked egress path is, and how to see and touch it.
+//!
+//! Mechanism, no policy: nothing in here knows Prometheus, HTTP or which breach calls for what.
+//! Names and promises (S1 to S10) are those of `DESIGN.md`.
+
+pub mod key;
+pub mod names;
