@@ -3,5 +3,15 @@
 //! Mechanism, no policy: nothing in here knows Prometheus, HTTP or which breach calls for what.
 //! Names and promises (S1 to S10) are those of `DESIGN.md`.
 
+pub mod bounded;
+pub mod config;
+pub mod device;
+pub mod firewall;
+pub mod health;
 pub mod key;
 pub mod names;
+pub mod neighbours;
+pub mod observe;
+pub mod probe;
+pub mod run;
+pub mod state;

@@ -1,0 +1,152 @@
+//! What each value alone cannot show: that they fit together.
+//!
+//! Must never mend anything by itself: two readings of a lock are no lock.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::cursor::{Cursor, Fields};
+use super::error::{ConfigError, Problem, TunnelAddresses};
+use super::read::{Found, HEALTH};
+use super::{Endpoint, PathConfig, Uplinks, Workload};
+
+/// `REKEY_AFTER_TIME` of the protocol: a working session's handshake is renewed no sooner, and
+/// then with the next packet, which on an idle tunnel is the next keepalive.
+const REKEY_AFTER: Duration = Duration::from_secs(120);
+
+pub(super) fn paths(at: &[Cursor<'_>], paths: &[PathConfig]) -> Result<(), ConfigError> {
+    for (nth, path) in paths.iter().enumerate() {
+        for (first, earlier) in paths[..nth].iter().enumerate() {
+            if earlier.name == path.name {
+                let (name, line) = (path.name.to_string(), at[first].line());
+                let problem = Problem::NameTwice { name, first: line };
+                return Err(at[nth].error_after(&at[first], problem));
+            }
+            if (&earlier.workload, &path.workload) == (&Workload::Host, &Workload::Host) {
+                let problem = Problem::SecondHostLock(earlier.name.to_string());
+                return Err(at[nth].error_after(&at[first], problem));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn endpoints(found: &[Found<'_>]) -> Result<(), ConfigError> {
+    for (nth, second) in found.iter().enumerate() {
+        for first in &found[..nth] {
+            pair(first, second)?;
+        }
+    }
+    Ok(())
+}
+
+fn pair(first: &Found<'_>, second: &Found<'_>) -> Result<(), ConfigError> {
+    let (one, other) = (&first.endpoint, &second.endpoint);
+    if one.name == other.name {
+        let (name, line) = (one.name.to_string(), first.name_at.line());
+        let problem = Problem::NameTwice { name, first: line };
+        return Err(second.name_at.error_after(&first.name_at, problem));
+    }
+    if identity(one) == identity(other) {
+        let (first_name, second_name) = (one.name.to_string(), other.name.to_string());
+        let problem = Problem::SameIdentity {
+            first: first_name,
+            second: second_name,
+        };
+        return Err(second.at.error_after(&first.at, problem));
+    }
+    let (here, there) = (addresses(one), addresses(other));
+    if here.is_empty() || there.is_empty() || here == there {
+        return Ok(());
+    }
+    let sides = [(first, here), (second, there)].map(|(found, addresses)| TunnelAddresses {
+        endpoint: found.endpoint.name.to_string(),
+        addresses: addresses.into_iter().collect(),
+        file: found.file.clone(),
+    });
+    let problem = Problem::TunnelAddresses(Box::new(sides));
+    Err(second.at.error_after(&first.at, problem))
+}
+
+fn identity(endpoint: &Endpoint) -> (&[u8; 32], crate::key::PublicKey, std::net::SocketAddr) {
+    (
+        endpoint.private_key.expose(),
+        endpoint.public_key,
+        endpoint.address,
+    )
+}
+
+fn addresses(endpoint: &Endpoint) -> BTreeSet<String> {
+    endpoint
+        .tunnel_addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+pub(super) fn path(fields: &Fields<'_>, path: &PathConfig) -> Result<(), ConfigError> {
+    let uplinks: &[String] = match &path.uplinks {
+        Uplinks::Auto => &[],
+        Uplinks::Named(names) => names,
+    };
+    each(fields, "uplinks", uplinks, |name| {
+        (*name == path.interface).then(|| Problem::UplinkIsTunnel(name.clone()))
+    })?;
+    each(fields, "allow_interfaces", &path.allow_interfaces, |name| {
+        if *name == path.interface {
+            return Some(Problem::AllowedIsTunnel(name.clone()));
+        }
+        uplinks
+            .contains(name)
+            .then(|| Problem::AllowedIsUplink(name.clone()))
+    })?;
+    each(fields, "allow", &path.allow, |net| {
+        (net.prefix_len() == 0).then(|| Problem::AllowsEverything(net.to_string()))
+    })?;
+    each(fields, "management", &path.management, |_| None)?;
+    each(fields, "ntp", &path.ntp, |_| None)?;
+    staleness(fields, path)
+}
+
+/// Every item of a list that was written: none twice, and none that the rule objects to.
+fn each<T: PartialEq + ToString>(
+    fields: &Fields<'_>,
+    key: &str,
+    values: &[T],
+    objection: impl Fn(&T) -> Option<Problem>,
+) -> Result<(), ConfigError> {
+    for (nth, value) in values.iter().enumerate() {
+        let twice = || {
+            let again = values[..nth].contains(value);
+            again.then(|| Problem::ListedTwice(value.to_string()))
+        };
+        if let Some(problem) = objection(value).or_else(twice) {
+            let list = fields.get(key).map(|list| list.items()).transpose()?;
+            let item = list.as_ref().and_then(|items| items.get(nth));
+            return Err(item.unwrap_or(fields.at()).error(problem));
+        }
+    }
+    Ok(())
+}
+
+/// A healthy tunnel must never look down (S4 counts such cycles).
+fn staleness(fields: &Fields<'_>, path: &PathConfig) -> Result<(), ConfigError> {
+    for endpoint in &path.endpoints {
+        let keepalive = endpoint.persistent_keepalive;
+        let oldest = REKEY_AFTER + Duration::from_secs(keepalive.into());
+        if path.health.handshake_stale_after <= oldest {
+            let problem = Problem::StaleTooSoon {
+                endpoint: endpoint.name.to_string(),
+                keepalive,
+                oldest,
+            };
+            let health = fields
+                .get("health")
+                .map(|at| at.fields(HEALTH))
+                .transpose()?;
+            let written = health.and_then(|fields| fields.get("handshake_stale_after"));
+            return Err(written.as_ref().unwrap_or(fields.at()).error(problem));
+        }
+    }
+    Ok(())
+}

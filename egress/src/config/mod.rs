@@ -1,0 +1,167 @@
+//! The configuration, read whole and checked whole before anything acts on it.
+//!
+//! Must never guess: what is unknown, ambiguous or contradictory is an error that names the file,
+//! the line and the mend. Must never print a key, not even one that stands in the wrong place (S10).
+
+mod check;
+mod cursor;
+mod error;
+mod keyfile;
+mod nearest;
+mod read;
+mod shown;
+#[cfg(test)]
+mod tests;
+mod value;
+mod wg_quick;
+mod yaml;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::key::{PublicKey, SecretKey};
+use crate::names::{EndpointName, PathName};
+
+pub use error::{ConfigError, Place, Problem, TunnelAddresses};
+pub use shown::Shown;
+
+/// Where both programs look when they are not told otherwise.
+pub const DEFAULT_FILE: &str = "/etc/vpn-egress/egress.yml";
+
+/// All paths of this host; at least one.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub paths: Vec<PathConfig>,
+}
+
+/// One locked egress: one tunnel interface, its uplinks, its endpoints, its workload.
+#[derive(Debug, Clone)]
+pub struct PathConfig {
+    pub name: PathName,
+    /// The tunnel device.
+    pub interface: String,
+    pub uplinks: Uplinks,
+    /// The mark of the tunnel's own packets; never 0.
+    pub fwmark: u32,
+    pub workload: Workload,
+    /// Who may open connections to this host, also during a hard stop.
+    pub management: Vec<IpNet>,
+    /// Local bridges that are no uplinks.
+    pub allow_interfaces: Vec<String>,
+    /// What may be reached outside the tunnel; never everything.
+    pub allow: Vec<IpNet>,
+    pub dns: DnsPolicy,
+    /// Time servers that may be asked outside the tunnel.
+    pub ntp: Vec<IpAddr>,
+    /// At least one; the first is the primary.
+    pub endpoints: Vec<Endpoint>,
+    pub health: Health,
+}
+
+/// The devices that the tunnel's own packets leave by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uplinks {
+    /// Every device with a default route.
+    Auto,
+    /// These and no others; at least one.
+    Named(Vec<String>),
+}
+
+/// What is locked in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Workload {
+    Host,
+}
+
+/// DNS (53, 853) to the allow-list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsPolicy {
+    Refuse,
+    Allow,
+}
+
+/// One upstream of a path.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    pub name: EndpointName,
+    pub address: SocketAddr,
+    pub public_key: PublicKey,
+    pub private_key: SecretKey,
+    pub preshared_key: Option<SecretKey>,
+    pub allowed_ips: Vec<IpNet>,
+    /// Seconds, never 0: without keepalives an idle tunnel makes no handshakes, and their age
+    /// would say nothing.
+    pub persistent_keepalive: u16,
+    /// The addresses of this host inside the tunnel; empty where an inline endpoint names none.
+    pub tunnel_addresses: Vec<IpNet>,
+}
+
+/// How often a path is looked at, and what counts as silence. No duration is zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Between two cycles.
+    pub interval: Duration,
+    /// A handshake older than this is no sign of life.
+    pub handshake_stale_after: Duration,
+    /// The grace after a start, a switch, a release and an uplink that came back.
+    pub settle: Duration,
+    /// Between two handshake probes of a standby endpoint.
+    pub standby_interval: Duration,
+    /// None: the handshake's age alone decides.
+    pub probe: Option<TunnelProbe>,
+}
+
+/// An echo through the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelProbe {
+    pub target: IpAddr,
+    /// Shorter than the interval between two cycles.
+    pub timeout: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(5),
+            // REJECT_AFTER_TIME of the protocol: by then the session's keys are refused anyway.
+            handshake_stale_after: Duration::from_secs(180),
+            settle: Duration::from_secs(10),
+            standby_interval: Duration::from_secs(30),
+            probe: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the file and every key file it names. Changes nothing.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        read::config(&yaml::Source::read(file)?)
+    }
+
+    pub fn path(&self, name: &str) -> Option<&PathConfig> {
+        self.paths.iter().find(|path| path.name.as_str() == name)
+    }
+}
+
+impl PathConfig {
+    /// The first endpoint listed.
+    pub fn primary(&self) -> &Endpoint {
+        &self.endpoints[0]
+    }
+
+    pub fn endpoint(&self, name: &EndpointName) -> Option<&Endpoint> {
+        self.endpoints
+            .iter()
+            .find(|endpoint| endpoint.name == *name)
+    }
+
+    /// Where in the list, counted from 0, the endpoint stands.
+    pub fn position(&self, name: &EndpointName) -> Option<usize> {
+        self.endpoints
+            .iter()
+            .position(|endpoint| endpoint.name == *name)
+    }
+}

@@ -1,0 +1,281 @@
+//! From the tree to the configuration, key by key, in the order of the documented file.
+//!
+//! Must never fall back to a default where something was written that is not understood.
+
+use std::path::PathBuf;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::check;
+use super::cursor::{Cursor, Fields};
+use super::error::{ConfigError, Place, Problem};
+use super::shown::Shown;
+use super::yaml::{Node, Source};
+use super::{
+    Config, DnsPolicy, Endpoint, Health, PathConfig, TunnelProbe, Uplinks, Workload, keyfile,
+    value, wg_quick,
+};
+use crate::key::PublicKey;
+
+const PATH: &[&str] = &[
+    "name",
+    "interface",
+    "uplinks",
+    "fwmark",
+    "workload",
+    "management",
+    "allow_interfaces",
+    "allow",
+    "dns",
+    "endpoints",
+    "ntp",
+    "health",
+];
+const ENDPOINT: &[&str] = &[
+    "name",
+    "wg_quick",
+    "address",
+    "public_key",
+    "private_key_file",
+    "preshared_key_file",
+    "allowed_ips",
+    "persistent_keepalive",
+    "tunnel_addresses",
+];
+pub(super) const HEALTH: &[&str] = &[
+    "interval",
+    "handshake_stale_after",
+    "settle",
+    "standby_interval",
+    "probe",
+];
+
+/// What wg-quick uses too.
+const DEFAULT_FWMARK: u32 = 0xca6c;
+
+/// Seconds. Short enough for the mappings of ordinary NAT routers, as wg(8) advises.
+const DEFAULT_KEEPALIVE: u16 = 25;
+
+/// Of an echo through the tunnel: the slowest links, and room for one lost packet's worth.
+const DEFAULT_PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+pub(super) fn config(source: &Source) -> Result<Config, ConfigError> {
+    let tree = source.tree()?;
+    if matches!(tree, Node::Null) {
+        return Err(Place::file(&source.file).with(Problem::Empty));
+    }
+    let root = Cursor::root(source, &tree).fields(&["paths"])?;
+    let cursors = some(&root.need("paths")?, "describe at least one path")?;
+    let paths = cursors.iter().map(path).collect::<Result<Vec<_>, _>>()?;
+    check::paths(&cursors, &paths)?;
+    Ok(Config { paths })
+}
+
+/// The items of a list that must have some.
+fn some<'a>(list: &Cursor<'a>, mend: &'static str) -> Result<Vec<Cursor<'a>>, ConfigError> {
+    let items = list.items()?;
+    if items.is_empty() {
+        Err(list.error(Problem::EmptyList(mend)))
+    } else {
+        Ok(items)
+    }
+}
+
+fn path(at: &Cursor<'_>) -> Result<PathConfig, ConfigError> {
+    let fields = at.fields(PATH)?;
+    let nets = |key| fields.read(key, Vec::new(), |list| list.values(value::net));
+    let name = fields.need("name")?.value(value::name)?;
+    let interface = fields.need("interface")?.value(value::interface)?;
+    let listed = fields.need("endpoints")?;
+    let listed = some(&listed, "a path needs at least one endpoint")?;
+    let found = listed.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+    check::endpoints(&found)?;
+    let path = PathConfig {
+        name,
+        interface,
+        uplinks: fields.read("uplinks", Uplinks::Auto, uplinks)?,
+        fwmark: fields.read("fwmark", DEFAULT_FWMARK, fwmark)?,
+        workload: fields.read("workload", Workload::Host, workload)?,
+        management: nets("management")?,
+        allow_interfaces: fields.read("allow_interfaces", Vec::new(), |list| {
+            list.values(value::interface)
+        })?,
+        allow: nets("allow")?,
+        dns: fields.read("dns", DnsPolicy::Refuse, dns)?,
+        ntp: fields.read("ntp", Vec::new(), |list| list.values(value::ip))?,
+        endpoints: found.into_iter().map(|found| found.endpoint).collect(),
+        health: fields.read("health", Health::default(), health)?,
+    };
+    check::path(&fields, &path)?;
+    Ok(path)
+}
+
+fn uplinks(at: &Cursor<'_>) -> Result<Uplinks, ConfigError> {
+    match at.node() {
+        Node::Text(text) if text == "auto" => Ok(Uplinks::Auto),
+        Node::List(_) => {
+            some(at, "write `auto`, or name a device")?;
+            at.values(value::interface).map(Uplinks::Named)
+        }
+        node => Err(at.error(Problem::Type {
+            want: "`auto` or a list",
+            found: node.kind(),
+        })),
+    }
+}
+
+fn fwmark(at: &Cursor<'_>) -> Result<u32, ConfigError> {
+    match at.node() {
+        Node::Integer(number) => value::fwmark(*number).map_err(|problem| at.error(problem)),
+        Node::Text(_) => at.value(value::fwmark_text),
+        _ => Err(at.error(Problem::Fwmark)),
+    }
+}
+
+fn workload(at: &Cursor<'_>) -> Result<Workload, ConfigError> {
+    const SCOPED: &[&str] = &["interfaces", "cgroups", "users"];
+    if matches!(at.node(), Node::Map(_)) {
+        let fields = at.fields(SCOPED)?;
+        let scope = SCOPED.iter().find(|scope| fields.get(scope).is_some());
+        return Err(scope.map_or_else(
+            || choice(at, "{}", "`host`"),
+            |scope| at.error(Problem::WorkloadUnsupported(scope)),
+        ));
+    }
+    match at.text()? {
+        "host" => Ok(Workload::Host),
+        other => Err(choice(at, other, "`host`")),
+    }
+}
+
+fn dns(at: &Cursor<'_>) -> Result<DnsPolicy, ConfigError> {
+    match at.text()? {
+        "refuse" => Ok(DnsPolicy::Refuse),
+        "allow" => Ok(DnsPolicy::Allow),
+        other => Err(choice(at, other, "`refuse` or `allow`")),
+    }
+}
+
+fn choice(at: &Cursor<'_>, got: &str, want: &'static str) -> ConfigError {
+    at.error(Problem::Choice {
+        got: Shown::of(got),
+        want,
+    })
+}
+
+fn health(at: &Cursor<'_>) -> Result<Health, ConfigError> {
+    let fields = at.fields(HEALTH)?;
+    let duration = |key, otherwise| fields.read(key, otherwise, |at| at.value(value::duration));
+    let usual = Health::default();
+    let interval = duration("interval", usual.interval)?;
+    let probe = |at: &Cursor<'_>| {
+        let fields = at.fields(&["target", "timeout"])?;
+        let timeout = fields.read("timeout", DEFAULT_PROBE_TIMEOUT, |at| {
+            at.value(value::duration)
+        })?;
+        if timeout >= interval {
+            let culprit = fields.get("timeout").unwrap_or_else(|| at.clone());
+            return Err(culprit.error(Problem::ProbeTimeout(interval)));
+        }
+        let target = fields.need("target")?.value(value::target)?;
+        Ok(Some(TunnelProbe { target, timeout }))
+    };
+    Ok(Health {
+        interval,
+        handshake_stale_after: duration("handshake_stale_after", usual.handshake_stale_after)?,
+        settle: duration("settle", usual.settle)?,
+        standby_interval: duration("standby_interval", usual.standby_interval)?,
+        probe: fields.read("probe", None, probe)?,
+    })
+}
+
+/// An endpoint, and what is needed to say where it came from.
+pub(super) struct Found<'a> {
+    pub endpoint: Endpoint,
+    pub at: Cursor<'a>,
+    pub name_at: Cursor<'a>,
+    /// The file that its tunnel addresses stand in.
+    pub file: PathBuf,
+}
+
+fn endpoint<'a>(at: &Cursor<'a>) -> Result<Found<'a>, ConfigError> {
+    let fields = at.fields(ENDPOINT)?;
+    let name_at = fields.need("name")?;
+    let name = name_at.value(value::name)?;
+    let (endpoint, file) = match fields.get("wg_quick") {
+        Some(named) => provided(name, &named, &fields)?,
+        None => (inline(name, &fields)?, at.file().to_owned()),
+    };
+    if endpoint.private_key.public() == endpoint.public_key {
+        return Err(at.error(Problem::OwnKey));
+    }
+    Ok(Found {
+        endpoint,
+        at: at.clone(),
+        name_at,
+        file,
+    })
+}
+
+fn provided(
+    name: crate::names::EndpointName,
+    named: &Cursor<'_>,
+    fields: &Fields<'_>,
+) -> Result<(Endpoint, PathBuf), ConfigError> {
+    let beside = ENDPOINT
+        .iter()
+        .filter(|key| !["name", "wg_quick"].contains(key));
+    for key in beside {
+        if let Some(at) = fields.get(key) {
+            return Err(at.error(Problem::BesideWgQuick(key)));
+        }
+    }
+    let file = keyfile::resolve(named)?;
+    let text = keyfile::read(named, &file)?;
+    let said = wg_quick::parse(&text)
+        .map_err(|fault| Place::line(&file, fault.line).with(fault.problem))?;
+    let endpoint = Endpoint {
+        name,
+        address: said.endpoint,
+        public_key: said.public_key,
+        private_key: said.private_key,
+        preshared_key: said.preshared_key,
+        allowed_ips: said.allowed_ips,
+        persistent_keepalive: said.keepalive.unwrap_or(DEFAULT_KEEPALIVE),
+        tunnel_addresses: said.addresses,
+    };
+    Ok((endpoint, file))
+}
+
+fn inline(name: crate::names::EndpointName, fields: &Fields<'_>) -> Result<Endpoint, ConfigError> {
+    let all = vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    Ok(Endpoint {
+        name,
+        address: fields.need("address")?.value(value::server)?,
+        public_key: public_key(&fields.need("public_key")?)?,
+        private_key: keyfile::key(&fields.need("private_key_file")?)?,
+        preshared_key: fields.read("preshared_key_file", None, |at| keyfile::key(at).map(Some))?,
+        allowed_ips: fields.read("allowed_ips", all, |list| {
+            some(list, "leave `allowed_ips` out for everything")?;
+            list.values(value::net)
+        })?,
+        persistent_keepalive: fields.read("persistent_keepalive", DEFAULT_KEEPALIVE, keepalive)?,
+        tunnel_addresses: fields.read("tunnel_addresses", Vec::new(), |list| {
+            list.values(value::host_net)
+        })?,
+    })
+}
+
+fn public_key(at: &Cursor<'_>) -> Result<PublicKey, ConfigError> {
+    at.any_text()?
+        .parse()
+        .map_err(|error| at.error(Problem::Key(error)))
+}
+
+fn keepalive(at: &Cursor<'_>) -> Result<u16, ConfigError> {
+    match at.node() {
+        Node::Integer(seconds) => value::keepalive(*seconds).map_err(|problem| at.error(problem)),
+        Node::Text(text) if text == "off" => Err(at.error(Problem::KeepaliveOff)),
+        _ => Err(at.error(Problem::Keepalive)),
+    }
+}

@@ -1,0 +1,274 @@
+//! Each mistake, and the words and the line it must be told in.
+
+use std::fmt::Write as _;
+
+use super::{OTHER_PUBLIC, PEER, PRIVATE, WG_QUICK, World, edited};
+use crate::config::Config;
+
+/// What to replace in the good configuration, by what, and what the message must contain.
+type Case = (&'static str, &'static str, &'static str);
+
+#[rustfmt::skip]
+const KEYS: &[Case] = &[
+    ("interface: wg0", "interfase: wg0", "egress.yml:3: paths[0]: unknown key `interfase` (did you mean `interface`?); known here: name, interface"),
+    ("fwmark: 0xca6c", "name: again", "egress.yml:5: paths[0]: the key `name` is given twice"),
+    ("    interface: wg0\n", "", "egress.yml:2: paths[0]: the key `interface` is missing"),
+    ("        target: 10.64.0.1\n", "", "egress.yml:23: paths[0].health.probe: the key `target` is missing"),
+    ("timeout: 2s", "timeuot: 2s", "egress.yml:24: paths[0].health.probe: unknown key `timeuot`"),
+    ("dns: refuse", "1: refuse", "egress.yml:10: paths[0]: unknown key `1`"),
+    ("dns: refuse", "<<: {}", "egress.yml:10: paths[0]: unknown key `<<`"),
+    ("private_key_file: backup.key", "private_key: ''", "egress.yml:17: paths[0].endpoints[1]: a secret does not belong into this file (its value is not shown); write it to a file of its own, chmod it 0600, and name that with `private_key_file`"),
+    ("private_key_file: backup.key", "PresharedKey: ''", "name that with `preshared_key_file`"),
+];
+
+#[rustfmt::skip]
+const KINDS: &[Case] = &[
+    ("name: media", "name: 7", "egress.yml:2: paths[0].name: want text (put it in quotes), found a number"),
+    ("allow: [192.168.10.7/24, fd00::/8]", "allow: 10.0.0.0/8", "egress.yml:9: paths[0].allow: want a list, found text"),
+    ("dns: refuse", "dns: [refuse]", "egress.yml:10: paths[0].dns: want text, found a list"),
+    ("dns: refuse", "dns: !x refuse", "egress.yml:10: paths[0].dns: want text, found a YAML tag"),
+    ("uplinks: [eth0, eth1]", "uplinks: eth0", "egress.yml:4: paths[0].uplinks: want `auto` or a list"),
+    ("interval: 5s", "interval: 5", "egress.yml:20: paths[0].health.interval: want text"),
+];
+
+#[rustfmt::skip]
+const VALUES: &[Case] = &[
+    ("name: media", "name: ../media", "egress.yml:2: paths[0].name: `../media` is no path name"),
+    ("name: backup", "name: back up", "egress.yml:14: paths[0].endpoints[1].name: `back up` is no endpoint name"),
+    ("interface: wg0", "interface: averyverylongone", "egress.yml:3: paths[0].interface: `averyverylongone` is no interface name: want 1 to 15"),
+    ("interface: wg0", "interface: 'wg*'", "is no interface name"),
+    ("interface: wg0", "interface: a/b", "is no interface name"),
+    ("interface: wg0", "interface: ''", "is no interface name"),
+    ("[eth0, eth1]", "[eth0, 'eth 1']", "egress.yml:4: paths[0].uplinks[1]: `eth 1` is no interface name"),
+    ("[eth0, eth1]", "[]", "egress.yml:4: paths[0].uplinks: the list is empty; write `auto`"),
+    ("0xca6c", "0", "egress.yml:5: paths[0].fwmark: is no mark; write a number from 1"),
+    ("0xca6c", "0x100000000", "egress.yml:5: paths[0].fwmark: is no mark"),
+    ("0xca6c", "-1", "egress.yml:5: paths[0].fwmark: is no mark"),
+    ("0xca6c", "ca6c", "egress.yml:5: paths[0].fwmark: is no mark"),
+    ("dns: refuse", "dns: maybe", "egress.yml:10: paths[0].dns: `maybe` is not known here; write `refuse` or `allow`"),
+    ("[192.168.10.5]", "[nas.lan]", "egress.yml:7: paths[0].management[0]: `nas.lan` is a hostname; put the address"),
+    ("fd00::/8", "fd00::/129", "egress.yml:9: paths[0].allow[1]: `fd00::/129` is no network"),
+    ("[192.0.2.123]", "[pool.ntp.org]", "egress.yml:11: paths[0].ntp[0]: `pool.ntp.org` is a hostname; put the address: a killswitch must not depend on DNS"),
+    ("203.0.113.10:51820", "vpn.example.net:51820", "egress.yml:15: paths[0].endpoints[1].address: `vpn.example.net` is a hostname; put the address"),
+    ("203.0.113.10:51820", "203.0.113.10", "`203.0.113.10` is no address with a port"),
+    ("203.0.113.10:51820", "203.0.113.10:0", "cannot be talked to"),
+    ("203.0.113.10:51820", "0.0.0.0:51820", "cannot be talked to"),
+    ("interval: 5s", "interval: 0s", "egress.yml:20: paths[0].health.interval: a duration of zero"),
+    ("interval: 5s", "settle: 0s", "egress.yml:20: paths[0].health.settle: a duration of zero"),
+    ("interval: 5s", "interval: 5 parsecs", "egress.yml:20: paths[0].health.interval: `5 parsecs` is no duration"),
+    ("interval: 5s", "interval: -5s", "`-5s` is no duration"),
+    ("interval: 5s", "interval: 99999999999999999h", "longer than a day"),
+    ("target: 10.64.0.1", "target: 127.0.0.1", "egress.yml:23: paths[0].health.probe.target: `127.0.0.1` cannot answer through a tunnel"),
+    (PEER, "short", "egress.yml:16: paths[0].endpoints[1].public_key: not a WireGuard key"),
+    ("[10.64.0.2/32]", "[10.64.0.2/33]", "egress.yml:18: paths[0].endpoints[1].tunnel_addresses[0]: `10.64.0.2/33` is no network"),
+    ("tunnel_addresses: [10.64.0.2/32]", "persistent_keepalive: 0", "egress.yml:18: paths[0].endpoints[1].persistent_keepalive: keepalives are off"),
+    ("tunnel_addresses: [10.64.0.2/32]", "persistent_keepalive: off", "keepalives are off"),
+    ("tunnel_addresses: [10.64.0.2/32]", "persistent_keepalive: 65536", "is no keepalive"),
+    ("tunnel_addresses: [10.64.0.2/32]", "allowed_ips: []", "leave `allowed_ips` out for everything"),
+];
+
+#[rustfmt::skip]
+const WORKLOADS: &[Case] = &[
+    ("workload: host", "workload: {interfaces: [br0]}", "egress.yml:6: paths[0].workload: the workload `interfaces` is not supported by this version, only `host` is"),
+    ("workload: host", "workload: {cgroups: [a]}", "the workload `cgroups` is not supported"),
+    ("workload: host", "workload: {users: [a]}", "the workload `users` is not supported"),
+    ("workload: host", "workload: {bridges: [a]}", "egress.yml:6: paths[0].workload: unknown key `bridges`"),
+    ("workload: host", "workload: {}", "write `host`"),
+    ("workload: host", "workload: guest", "`guest` is not known here; write `host`"),
+];
+
+#[rustfmt::skip]
+const FILES: &[Case] = &[
+    ("backup.key", "gone.key", "egress.yml:17: paths[0].endpoints[1].private_key_file: the file gone.key does not exist"),
+    ("backup.key", ".", "is no regular file"),
+    ("backup.key", "open.key", "egress.yml:17: paths[0].endpoints[1].private_key_file: the file open.key holds a key and is open to everybody (mode 0644); run: chmod o-rwx open.key"),
+    ("primary.conf", "open.conf", "egress.yml:13: paths[0].endpoints[0].wg_quick: the file open.conf holds a key and is open to everybody (mode 0604)"),
+    ("primary.conf", "gone.conf", "egress.yml:13: paths[0].endpoints[0].wg_quick: the file gone.conf does not exist"),
+    ("backup.key", "bad.key", "bad.key: not a WireGuard key"),
+    ("backup.key", "binary.key", "binary.key: is not UTF-8 text"),
+    ("backup.key", "''", "want a file's name"),
+];
+
+#[rustfmt::skip]
+const SECRETS: &[Case] = &[
+    ("backup.key", PRIVATE, "egress.yml:17: paths[0].endpoints[1].private_key_file: this looks like a key (not shown)"),
+    ("name: media", "name: dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo", "egress.yml:2: paths[0].name: this looks like a key"),
+    ("name: media", "name: dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsX", "egress.yml:2: paths[0].name: the text (not shown) is no name"),
+    ("backup.key\n", "backup.key\n        preshared_key: dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n", "egress.yml:18: paths[0].endpoints[1]: a secret"),
+    ("dns: refuse", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=: refuse", "egress.yml:10: paths[0]: unknown key the text (not shown)"),
+    ("dns: refuse", "dns: !!int dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=", "egress.yml:10"),
+    ("dns: refuse", "dns: !dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo refuse", "egress.yml:10"),
+    ("[192.168.10.5]", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=", "egress.yml:7: paths[0].management: want a list, found text"),
+];
+
+#[rustfmt::skip]
+const CONTRADICTIONS: &[Case] = &[
+    ("name: backup", "name: primary", "egress.yml:14: paths[0].endpoints[1].name: `primary` is used twice; names must differ (first on line 13)"),
+    ("      - name: backup\n", "      - {name: again, wg_quick: primary.conf}\n      - name: backup\n", "egress.yml:14: paths[0].endpoints[1]: endpoint `again` is `primary` again: same private key, peer key and address"),
+    ("      - name: backup\n", "      - {name: moved, wg_quick: moved.conf}\n      - name: backup\n", "egress.yml:14: paths[0].endpoints[1]: endpoint `moved` is `primary` again"),
+    ("[10.64.0.2/32]", "[10.64.9.9/32]", "egress.yml:14: paths[0].endpoints[1]: endpoints of one path must share their tunnel addresses: `primary` has 10.64.0.2/32 (in primary.conf) but `backup` has 10.64.9.9/32 (in egress.yml)"),
+    (PEER, OTHER_PUBLIC, "egress.yml:14: paths[0].endpoints[1]: the peer's key is this host's own"),
+    ("{name: primary, wg_quick: primary.conf}", "{name: primary, wg_quick: primary.conf, address: '192.0.2.1:1'}", "egress.yml:13: paths[0].endpoints[0].address: `address` cannot stand beside `wg_quick`"),
+    ("[eth0, eth1]", "[eth0, wg0]", "egress.yml:4: paths[0].uplinks[1]: `wg0` is the tunnel itself"),
+    ("[eth0, eth1]", "[eth0, eth0]", "egress.yml:4: paths[0].uplinks[1]: `eth0` is listed twice"),
+    ("[docker0]", "[docker0, wg0]", "egress.yml:8: paths[0].allow_interfaces[1]: `wg0` is the tunnel itself"),
+    ("[docker0]", "[eth1]", "egress.yml:8: paths[0].allow_interfaces[0]: `eth1` is an uplink"),
+    ("fd00::/8", "'::/0'", "egress.yml:9: paths[0].allow[1]: `::/0` is everything"),
+    ("timeout: 2s", "timeout: 5s", "egress.yml:24: paths[0].health.probe.timeout: a probe's timeout must be shorter than `interval` (5s)"),
+    ("interval: 5s", "interval: 1s", "egress.yml:24: paths[0].health.probe.timeout"),
+    ("handshake_stale_after: 3m", "handshake_stale_after: 145s", "egress.yml:21: paths[0].health.handshake_stale_after: `handshake_stale_after` is too short"),
+    ("primary.conf", "long.conf", "write more than 180s"),
+];
+
+#[test]
+fn each_mistake_is_told_with_its_line_and_its_mend() {
+    let world = World::new();
+    world.file("open.key", PRIVATE, 0o644);
+    world.file("open.conf", WG_QUICK, 0o604);
+    world.file("bad.key", &PRIVATE[1..], 0o600);
+    world.file("binary.key", [0xff, 0xfe], 0o600);
+    world.file(
+        "moved.conf",
+        WG_QUICK.replace("10.64.0.2", "10.64.9.9"),
+        0o600,
+    );
+    world.file(
+        "long.conf",
+        format!("{WG_QUICK}PersistentKeepalive = 60\n"),
+        0o600,
+    );
+    let cases = [
+        KEYS,
+        KINDS,
+        VALUES,
+        WORKLOADS,
+        FILES,
+        SECRETS,
+        CONTRADICTIONS,
+    ]
+    .concat();
+    let mut wrong = String::new();
+    for (from, to, want) in cases {
+        let message = world.refusal(edited(from, to));
+        if !message.contains(want) {
+            writeln!(wrong, "{from} -> {to}\n  want: {want}\n  got:  {message}").expect("text");
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn each_broken_file_is_told_with_its_place_and_its_mend() {
+    let world = World::new();
+    let path = |name: &str, file: &str| {
+        format!(
+            "  - name: {name}\n    interface: wg0\n    endpoints:\n      \
+             - {{name: x, wg_quick: {file}}}\n"
+        )
+    };
+    let two = |a: &str, b: &str| {
+        format!(
+            "paths:\n{}{}",
+            path(a, "primary.conf"),
+            path(b, "primary.conf")
+        )
+    };
+    let deep = format!("paths: {}", "[".repeat(300));
+    let cases: &[(&[u8], &str)] = &[
+        (b"", "egress.yml: has nothing in it"),
+        (b"# nothing\n", "egress.yml: has nothing in it"),
+        (b"~", "egress.yml: has nothing in it; begin with `paths:`"),
+        (b"- a", "egress.yml:1: want a mapping, found a list"),
+        (
+            b"path: []",
+            "egress.yml:1: unknown key `path` (did you mean `paths`?); known here: paths",
+        ),
+        (
+            b"\n\npaths: []",
+            "egress.yml:3: paths: the list is empty; describe at least one path",
+        ),
+        (b"paths:\n", "egress.yml:1: the key `paths` is missing"),
+        (
+            b"paths:\n  - name: a\n   interface: b\n",
+            "egress.yml:3: is not valid YAML",
+        ),
+        (b"paths:\n  - name: \"a\n", "is not valid YAML"),
+        (
+            b"paths: *gone",
+            "egress.yml:1: is not valid YAML: unknown anchor",
+        ),
+        (b"paths: []\n---\npaths: []", "more than one document"),
+        (b"paths: &a [*a]", "egress.yml"),
+        (
+            b"? [a]\n: b",
+            "egress.yml:1: this form of YAML has no place here",
+        ),
+        (b"paths: []\n# \xff\n", "egress.yml:2: is not UTF-8 text"),
+        (deep.as_bytes(), "egress.yml"),
+    ];
+    for (yaml, want) in cases {
+        let message = world.refusal(yaml);
+        assert!(message.contains(want), "want: {want}\ngot:  {message}");
+    }
+    for (yaml, want) in [
+        (
+            two("a", "a"),
+            "egress.yml:6: paths[1]: `a` is used twice; names must differ (first on line 2)",
+        ),
+        (
+            two("a", "b"),
+            "egress.yml:6: paths[1]: a second path locks the whole host, which `a` does",
+        ),
+        (
+            "paths: [{name: a, interface: b, endpoints: []}]".into(),
+            "egress.yml:1: paths[0].endpoints: the list is empty; a path needs at least one",
+        ),
+        (" ".repeat(300_000), "egress.yml: is more than"),
+    ] {
+        let message = world.refusal(yaml);
+        assert!(message.contains(want), "want: {want}\ngot:  {message}");
+    }
+    let gone = Config::load(&world.0.path().join("gone.yml"))
+        .expect_err("missing")
+        .to_string();
+    assert!(
+        gone.contains("gone.yml: there is no such file; write it, or name another"),
+        "{gone}"
+    );
+    let directory = Config::load(world.0.path())
+        .expect_err("a directory")
+        .to_string();
+    assert!(directory.contains("cannot be read"), "{directory}");
+}
+
+#[test]
+fn a_line_that_would_mislead_is_left_out() {
+    let yaml = "\
+paths:
+  - name: media
+    interface: wg0
+    endpoints:
+      - &one {name: x, wg_quick: primary.conf}
+      - *one
+";
+    let message = World::new().refusal(yaml);
+    assert!(
+        message.starts_with("egress.yml: paths[0].endpoints[1].name: `x` is used"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_mistake_in_the_providers_file_is_told_with_that_files_line() {
+    let world = World::new();
+    world.file(
+        "bad.conf",
+        WG_QUICK.replace("198.51.100.1", "vpn.example.net"),
+        0o600,
+    );
+    let message = world.refusal(edited("primary.conf", "bad.conf"));
+    assert!(
+        message.starts_with("bad.conf:6: `vpn.example.net` is a hostname; put"),
+        "{message}"
+    );
+}

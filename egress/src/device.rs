@@ -1,0 +1,203 @@
+//! The WireGuard device of a path: seen, and switched to another endpoint.
+//!
+//! Never creates an interface, and never waits without a bound. The backend is detected per
+//! interface and per call: a UAPI socket means userspace, else it is the kernel's.
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use wireguard_control::{Backend, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder};
+
+use crate::bounded::{TimedOut, bounded};
+use crate::config::Endpoint;
+use crate::key::PublicKey;
+
+/// Both backends answer within a millisecond; a daemon that is busy with 200 peers within ten.
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where userspace implementations put their socket (wg(8)).
+const SOCKET_DIRECTORY: &str = "/var/run/wireguard";
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("interface {0} does not exist: bring it up (for example `wg-quick up {0}`)")]
+    Missing(String),
+    #[error("`{0}` is no interface name")]
+    Name(String),
+    #[error(
+        "interface {0} has a WireGuard socket that nobody listens on: its userspace daemon is gone, restart it"
+    )]
+    DaemonGone(String),
+    #[error("interface {interface} did not answer")]
+    Hung {
+        interface: String,
+        #[source]
+        source: TimedOut,
+    },
+    #[error("interface {interface} could not be {verb}: not WireGuard, or CAP_NET_ADMIN is missing")]
+    Refused {
+        interface: String,
+        verb: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What the device says of itself; holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceView {
+    /// Public half of the device's private key.
+    pub public_key: Option<PublicKey>,
+    pub fwmark: Option<u32>,
+    pub peers: Vec<PeerView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerView {
+    pub public_key: PublicKey,
+    pub address: Option<SocketAddr>,
+    /// `None`: never.
+    pub last_handshake: Option<SystemTime>,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+}
+
+/// How the live peer compares with a configured endpoint. Identity is (private key, peer key,
+/// configured address).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Likeness {
+    Same,
+    /// The keys are right, the address is not the configured one: an authenticated packet from
+    /// elsewhere moved it.
+    Roamed,
+    Different,
+}
+
+impl DeviceView {
+    /// The only peer; a path's device has one.
+    pub fn peer(&self) -> Option<&PeerView> {
+        match self.peers.as_slice() {
+            [peer] => Some(peer),
+            _ => None,
+        }
+    }
+
+    pub fn likeness(&self, endpoint: &Endpoint) -> Likeness {
+        let Some(peer) = self.peer() else {
+            return Likeness::Different;
+        };
+        if peer.public_key != endpoint.public_key
+            || self.public_key != Some(endpoint.private_key.public())
+        {
+            return Likeness::Different;
+        }
+        if peer.address == Some(endpoint.address) {
+            Likeness::Same
+        } else {
+            Likeness::Roamed
+        }
+    }
+
+    /// The configured endpoint that is live: an exact match before one that has roamed.
+    pub fn live<'a>(&self, endpoints: &'a [Endpoint]) -> Option<(&'a Endpoint, Likeness)> {
+        let with = |wanted| {
+            let mut all = endpoints.iter();
+            all.find(|endpoint| self.likeness(endpoint) == wanted).map(|endpoint| (endpoint, wanted))
+        };
+        with(Likeness::Same).or_else(|| with(Likeness::Roamed))
+    }
+}
+
+/// Finds the interface before any call on it: the kernel backend creates a missing one, the
+/// userspace backend starts a daemon for it.
+fn find(interface: &str) -> Result<(InterfaceName, Backend), DeviceError> {
+    let name = interface.parse().map_err(|_| DeviceError::Name(interface.to_owned()))?;
+    if nix::net::if_::if_nametoindex(interface).is_err() {
+        return Err(DeviceError::Missing(interface.to_owned()));
+    }
+    let socket = PathBuf::from(SOCKET_DIRECTORY).join(format!("{interface}.sock"));
+    if !socket.exists() {
+        return Ok((name, Backend::Kernel));
+    }
+    match UnixStream::connect(&socket) {
+        Ok(_) => Ok((name, Backend::Userspace)),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Err(DeviceError::DaemonGone(interface.to_owned()))
+        }
+        Err(source) => {
+            Err(DeviceError::Refused { interface: interface.to_owned(), verb: "read", source })
+        }
+    }
+}
+
+/// One bounded call on an interface that exists.
+fn call<T: Send + 'static>(
+    interface: &str,
+    verb: &'static str,
+    act: impl FnOnce(&InterfaceName, Backend) -> std::io::Result<T> + Send + 'static,
+) -> Result<T, DeviceError> {
+    let owned = interface.to_owned();
+    let answer = bounded(DEVICE_TIMEOUT, move || -> Result<T, DeviceError> {
+        let (name, backend) = find(&owned)?;
+        tracing::trace!(interface = owned, userspace = (backend == Backend::Userspace), verb, "device call");
+        act(&name, backend)
+            .map_err(|source| DeviceError::Refused { interface: owned, verb, source })
+    });
+    answer.map_err(|source| DeviceError::Hung { interface: interface.to_owned(), source })?
+}
+
+pub fn read(interface: &str) -> Result<DeviceView, DeviceError> {
+    let device = call(interface, "read", wireguard_control::Device::get)?;
+    Ok(DeviceView {
+        public_key: device.public_key.as_ref().map(public),
+        fwmark: device.fwmark.filter(|&mark| mark != 0),
+        peers: device
+            .peers
+            .iter()
+            .map(|peer| PeerView {
+                public_key: public(&peer.config.public_key),
+                address: peer.config.endpoint,
+                last_handshake: peer.stats.last_handshake_time,
+                received_bytes: peer.stats.rx_bytes,
+                sent_bytes: peer.stats.tx_bytes,
+            })
+            .collect(),
+    })
+}
+
+/// Makes `endpoint` the device's only peer, in one update that sets every field: private key,
+/// peer, address, preshared key, allowed addresses, keepalive. No interface, route or rule changes.
+pub fn switch(interface: &str, fwmark: u32, endpoint: &Endpoint) -> Result<(), DeviceError> {
+    // Replacing all peers also forgets the old peer's preshared key, allowed addresses and
+    // counters; a field left out here could otherwise survive where both share a peer key.
+    let mut peer = PeerConfigBuilder::new(&Key(*endpoint.public_key.as_bytes()))
+        .set_endpoint(endpoint.address)
+        .set_persistent_keepalive_interval(endpoint.persistent_keepalive)
+        .replace_allowed_ips();
+    for net in &endpoint.allowed_ips {
+        peer = peer.add_allowed_ip(net.addr(), net.prefix_len());
+    }
+    if let Some(preshared) = &endpoint.preshared_key {
+        peer = peer.set_preshared_key(Key(*preshared.expose()));
+    }
+    let update = DeviceUpdate::new()
+        .set_private_key(Key(*endpoint.private_key.expose()))
+        .set_fwmark(fwmark)
+        .replace_peers()
+        .add_peer(peer);
+    call(interface, "switched", move |name, backend| update.apply(name, backend))
+}
+
+/// Sets a peer that roamed back to its configured address; session and counters stay.
+pub fn set_back(interface: &str, endpoint: &Endpoint) -> Result<(), DeviceError> {
+    let peer = PeerConfigBuilder::new(&Key(*endpoint.public_key.as_bytes()))
+        .set_endpoint(endpoint.address);
+    let update = DeviceUpdate::new().add_peer(peer);
+    call(interface, "set back", move |name, backend| update.apply(name, backend))
+}
+
+fn public(key: &Key) -> PublicKey {
+    PublicKey::from_bytes(key.0)
+}

@@ -1,0 +1,130 @@
+//! The rules in the kernel: killswitch, watch and hard stop, each replaced in one transaction, read
+//! back and compared. What is loaded is decided elsewhere; here it is only written and seen.
+
+mod dsl;
+mod killswitch;
+mod listing;
+mod nft;
+mod permits;
+mod stop;
+mod table;
+mod transaction;
+mod watch;
+
+use nftables::types::NfFamily;
+use sha2::{Digest as _, Sha256};
+
+pub use listing::{Count, Listing};
+pub use nft::NftError;
+
+use crate::config::PathConfig;
+use crate::probe::uplink::{self, Device};
+
+/// The three tables as the kernel has them; `None` is a table that is not there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Walls {
+    pub killswitch: Option<Listing>,
+    pub watch: Option<Listing>,
+    pub stop: Option<Listing>,
+}
+
+/// A path's counters. `None` is a counter that is not there: never zero (S7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub blocked: Option<Count>,
+    pub leaked: Option<Count>,
+    pub other_frames: Option<Count>,
+}
+
+impl Walls {
+    pub fn read() -> Result<Self, NftError> {
+        Ok(Self {
+            killswitch: Listing::read(NfFamily::INet, killswitch::TABLE)?,
+            watch: Listing::read(NfFamily::NetDev, watch::TABLE)?,
+            stop: Listing::read(NfFamily::INet, stop::TABLE)?,
+        })
+    }
+
+    pub fn counts(&self, path: &PathConfig) -> Counts {
+        let counter = |table: &Option<Listing>, what| {
+            table.as_ref().and_then(|listing| listing.counter(&permits::of(path, what)))
+        };
+        Counts {
+            blocked: counter(&self.killswitch, "blocked"),
+            leaked: counter(&self.watch, "leaked"),
+            other_frames: counter(&self.watch, "other_frames"),
+        }
+    }
+
+    /// Whether the kernel's own stop table cuts this path.
+    pub fn stops(&self, path: &PathConfig) -> bool {
+        let chain = permits::of(path, "output");
+        self.stop.as_ref().is_some_and(|listing| listing.has("chain", &chain))
+    }
+}
+
+/// The leak counter alone, for the moment before an action, when milliseconds count.
+pub fn leaked(path: &PathConfig) -> Result<Option<Count>, NftError> {
+    let listed = nft::list(&["counters", "table", "netdev", watch::TABLE])?;
+    let name = permits::of(path, "leaked");
+    Ok(listed.and_then(|objects| Listing::of(objects).counter(&name)))
+}
+
+/// What a load left in the kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    pub killswitch: String,
+    pub watch: String,
+    /// The uplinks that the watch is attached to, with the index that proves it.
+    pub uplinks: Vec<Device>,
+}
+
+/// The first wall. Does not depend on any device.
+pub fn load_killswitch(paths: &[PathConfig]) -> Result<Listing, NftError> {
+    transaction::replace(&killswitch::table(paths))
+}
+
+/// The second wall, in a transaction of its own: a device that vanishes must not undo the lock.
+pub fn load_watch(
+    paths: &[PathConfig],
+    uplinks: &[String],
+) -> Result<(Listing, Vec<Device>), NftError> {
+    let attach = || {
+        let there: Vec<Device> = uplinks.iter().filter_map(|name| uplink::device(name)).collect();
+        let names: Vec<String> = there.iter().map(|device| device.name.clone()).collect();
+        transaction::replace(&watch::table(paths, &names)).map(|listing| (listing, there))
+    };
+    // Once more with the devices that are left, if one went away meanwhile.
+    attach().or_else(|error| {
+        tracing::warn!(%error, "the watch could not be attached, trying once more");
+        attach()
+    })
+}
+
+/// Cuts exactly these paths; with none, lifts every stop.
+pub fn set_stop(paths: &[&PathConfig]) -> Result<(), NftError> {
+    if paths.is_empty() {
+        return transaction::remove(NfFamily::INet, stop::TABLE).map(|_| ());
+    }
+    transaction::replace(&stop::table(paths)).map(|_| ())
+}
+
+/// Takes both walls off. Only ever on a person's word.
+pub fn unlock() -> Result<(), NftError> {
+    transaction::remove(NfFamily::NetDev, watch::TABLE)?;
+    transaction::remove(NfFamily::INet, killswitch::TABLE)?;
+    Ok(())
+}
+
+/// A digest of what the config asks for, before any load: with the digests read back after the
+/// load it tells whether the config has changed since (drift), or the kernel has.
+pub fn wanted(paths: &[PathConfig]) -> String {
+    let mut hash = Sha256::new();
+    for spec in [killswitch::table(paths), watch::table(paths, &[])] {
+        // A HashSet inside the schema may serialise in any order; a JSON value sorts its keys, and
+        // our sets hold one flag at the most.
+        hash.update(serde_json::to_string(&spec.objects).unwrap_or_default());
+    }
+    listing::hex(&hash.finalize())
+}
+

@@ -1,0 +1,52 @@
+//! The hard stop: the path is cut, tunnel included. A table of its own, so that engaging it is one
+//! transaction that depends on nothing else being intact, and its presence in the kernel is the
+//! latch that survives our programs.
+
+use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+
+use super::dsl::{Stmt, accept, count, drop, jump, out_by};
+use super::killswitch::replies_to_management;
+use super::permits::{add_nets, dhcp_and_ndp, of};
+use super::table::{Hook, TableSpec};
+use crate::config::PathConfig;
+
+pub const TABLE: &str = "vpn_egress_stop";
+
+/// Before the killswitch (0), after conntrack (-200), which tells a reply from a new connection.
+const PRIORITY: i32 = -10;
+
+/// Cuts `paths`, and only these.
+pub fn table(paths: &[&PathConfig]) -> TableSpec {
+    let mut spec = TableSpec::new(NfFamily::INet, TABLE);
+    for (chain, hook) in [("output", NfHook::Output), ("forward", NfHook::Forward)] {
+        let policy = NfChainPolicy::Accept;
+        let at = Hook { kind: NfChainType::Filter, hook, priority: PRIORITY, policy };
+        spec.base_chain(chain, at, None);
+    }
+    for path in paths {
+        let stopped = of(path, "stopped");
+        spec.counter(&stopped);
+        add_nets(&mut spec, path, "management", &path.management);
+        for (hook, rules) in [
+            ("output", left(path, &stopped)),
+            ("forward", vec![vec![count(&stopped), drop()]]),
+        ] {
+            let chain = of(path, hook);
+            spec.chain(&chain);
+            for rule in rules {
+                spec.rule(&chain, rule);
+            }
+            spec.rule(hook, [jump(&chain)]);
+        }
+    }
+    spec
+}
+
+/// What a stopped path is left: loopback, an address, and replies to `management`.
+fn left(path: &PathConfig, stopped: &str) -> Vec<Vec<Stmt>> {
+    let mut rules = vec![vec![out_by("lo"), accept()]];
+    rules.extend(dhcp_and_ndp());
+    rules.extend(replies_to_management(path));
+    rules.push(vec![count(stopped), drop()]);
+    rules
+}

@@ -1,0 +1,204 @@
+//! Gathers a path's evidence from the kernel, the state file and a probe. Changes nothing.
+
+use std::time::{Duration, SystemTime};
+
+use crate::config::{Endpoint, PathConfig, Uplinks};
+use crate::device::{self, DeviceError, DeviceView, Likeness};
+use crate::firewall::{self, Walls};
+use crate::health::{Evidence, Leak, Lock, Peer, Probe, Standing, Uplink, Verdict, classify};
+use crate::probe::tunnel::{self, TunnelProbeOutcome, TunnelProbeRequest};
+use crate::probe::uplink::{self, Device, UplinkVerdict};
+use crate::state::{PathState, StateError, Store};
+
+/// What the kernel and the state file say, without a probe; cheap enough for every scrape.
+#[derive(Debug)]
+pub struct Sight {
+    pub state: Result<PathState, StateError>,
+    pub walls: Result<Walls, firewall::NftError>,
+    pub device: Result<DeviceView, DeviceError>,
+    pub uplinks: Result<Vec<Device>, String>,
+}
+
+/// One health check, whole.
+#[derive(Debug, Clone)]
+pub struct Cycle {
+    pub evidence: Evidence,
+    pub verdict: Verdict,
+    /// Round trip of the tunnel probe, where it was answered.
+    pub probe_took: Option<Duration>,
+    /// Bytes received by the tunnel when the cycle ended.
+    pub received_bytes: Option<u64>,
+}
+
+pub fn look(path: &PathConfig, store: &Store) -> Sight {
+    let state = store.read(&path.name);
+    let recorded = state.as_ref().ok().and_then(|state| state.intended.as_ref());
+    let recorded = recorded.map(|intended| intended.uplinks.clone()).unwrap_or_default();
+    Sight {
+        walls: Walls::read(),
+        device: device::read(&path.interface),
+        uplinks: uplinks(path, &recorded),
+        state,
+    }
+}
+
+/// The devices that are uplinks now: as configured, or every device that holds a default route,
+/// and those that were one at the last load and still exist (an unplugged cable takes the route).
+pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Vec<Device>, String> {
+    let mut found: Vec<Device> = match &path.uplinks {
+        Uplinks::Named(names) => names.iter().filter_map(|name| uplink::device(name)).collect(),
+        Uplinks::Auto => {
+            let routed = uplink::default_route_devices(&[&path.interface]).map_err(chain)?;
+            let still = recorded.iter().filter_map(|device| uplink::device(&device.name));
+            routed.into_iter().chain(still).collect()
+        }
+    };
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// A whole cycle: probes first, then looks, so that the verdict rests on the newest counters.
+pub fn check(path: &PathConfig, store: &Store, settling: bool) -> Cycle {
+    let before = received(path);
+    let (probe, probe_took) = probe(path, before);
+    let sight = look(path, store);
+    let evidence = sight.evidence(path, probe, settling);
+    let verdict = classify(&evidence, path.health.handshake_stale_after);
+    let received_bytes = sight.device.ok().and_then(|view| Some(view.peer()?.received_bytes));
+    Cycle { evidence, verdict, probe_took, received_bytes }
+}
+
+fn received(path: &PathConfig) -> Option<u64> {
+    device::read(&path.interface).ok()?.peer().map(|peer| peer.received_bytes)
+}
+
+fn probe(path: &PathConfig, before: Option<u64>) -> (Probe, Option<Duration>) {
+    let Some(wanted) = &path.health.probe else {
+        return (Probe::Off, None);
+    };
+    let request = TunnelProbeRequest {
+        interface: &path.interface,
+        target: wanted.target,
+        timeout: wanted.timeout,
+    };
+    match tunnel::echo(&request) {
+        Ok(TunnelProbeOutcome::Answered { took }) => (Probe::Answered, Some(took)),
+        Ok(TunnelProbeOutcome::Silent) => {
+            // A device that was replaced meanwhile starts at nothing; that is no traffic.
+            let received = before.zip(received(path)).map(|(old, new)| new.saturating_sub(old));
+            (Probe::Silent { received: received.unwrap_or(0) }, None)
+        }
+        Err(error) => (Probe::Unknown(format!("tunnel probe: {}", chain(error))), None),
+    }
+}
+
+impl Sight {
+    pub fn evidence(&self, path: &PathConfig, probe: Probe, settling: bool) -> Evidence {
+        Evidence {
+            standing: self.standing(path),
+            lock: self.lock(),
+            leak: self.leak(path),
+            uplink: self.uplink(),
+            peer: self.peer(path),
+            probe,
+            settling,
+        }
+    }
+
+    pub fn standing(&self, path: &PathConfig) -> Standing {
+        let stopped_in_kernel = self.walls.as_ref().is_ok_and(|walls| walls.stops(path));
+        match &self.state {
+            // The tighter of the two wins.
+            _ if stopped_in_kernel => Standing::Stopped,
+            Ok(state) if state.latch.is_some() => Standing::Stopped,
+            Ok(state) if state.unlocked.is_some() => Standing::Unlocked,
+            Ok(_) => Standing::Locked,
+            Err(error) => Standing::Unknown(chain(error)),
+        }
+    }
+
+    pub fn lock(&self) -> Lock {
+        let Ok(PathState { intended: Some(intended), .. }) = &self.state else {
+            return Lock::Unknown("no completed load is on record".into());
+        };
+        let walls = match &self.walls {
+            Ok(walls) => walls,
+            Err(error) => return Lock::Unknown(chain(error)),
+        };
+        let same = |listing: &Option<firewall::Listing>, digest: &str| {
+            listing.as_ref().is_some_and(|listing| listing.digest() == digest)
+        };
+        if same(&walls.killswitch, &intended.killswitch) && same(&walls.watch, &intended.watch) {
+            Lock::Intact
+        } else {
+            Lock::Broken
+        }
+    }
+
+    pub fn leak(&self, path: &PathConfig) -> Leak {
+        let walls = match &self.walls {
+            Ok(walls) => walls,
+            Err(error) => return Leak::Unknown(chain(error)),
+        };
+        match (&self.state, walls.counts(path).leaked) {
+            (Ok(state), Some(count)) => above(count.packets, state.leak_baseline),
+            (_, None) => Leak::Unknown("the leak counter is not there".into()),
+            (Err(error), _) => Leak::Unknown(chain(error)),
+        }
+    }
+
+    fn uplink(&self) -> Uplink {
+        match &self.uplinks {
+            Err(why) => Uplink::Unknown(why.clone()),
+            Ok(devices) => match uplink::uplink(devices) {
+                Ok(UplinkVerdict::Up) => Uplink::Up,
+                Ok(UplinkVerdict::Down(why)) => Uplink::Down(why),
+                Err(error) => Uplink::Unknown(chain(error)),
+            },
+        }
+    }
+
+    fn peer(&self, path: &PathConfig) -> Peer {
+        let view = match &self.device {
+            Ok(view) => view,
+            Err(error) => return Peer::Unknown(chain(error)),
+        };
+        let active = self.state.as_ref().ok().and_then(|state| path.endpoint(&state.active));
+        match active.map(|endpoint| view.likeness(endpoint)) {
+            Some(Likeness::Same) => Peer::Active { handshake_age: handshake_age(view) },
+            Some(Likeness::Roamed) => Peer::Roamed,
+            _ => Peer::Other,
+        }
+    }
+
+    /// The endpoint that state names, if the config still has it.
+    pub fn active<'a>(&self, path: &'a PathConfig) -> Option<&'a Endpoint> {
+        path.endpoint(&self.state.as_ref().ok()?.active)
+    }
+}
+
+/// A leak is the kernel's count above the baseline, and nothing else is.
+pub fn above(packets: u64, baseline: u64) -> Leak {
+    match packets.saturating_sub(baseline) {
+        0 => Leak::None,
+        more => Leak::Seen(more),
+    }
+}
+
+/// `None`: never. Not negative when the clock was set back.
+pub fn handshake_age(view: &DeviceView) -> Option<Duration> {
+    let at = view.peer()?.last_handshake?;
+    Some(SystemTime::now().duration_since(at).unwrap_or_default())
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}

@@ -1,0 +1,633 @@
+//! A real WireGuard handshake, from a socket of its own.
+//!
+//! A completed one proves the address, the port, both keys, the preshared key and that the
+//! provider still knows us. It carries no traffic and must disturb none:
+//!
+//! * It is for endpoints that are *not* in use. A responder moves a peer to wherever its latest
+//!   valid initiation came from, so probing the active endpoint takes the tunnel's answers away
+//!   from it until the device sends again.
+//! * It stops after the response. The next step of the protocol is a first data packet, which
+//!   confirms the session: from then on the responder would encrypt with it, for a socket that is
+//!   already closed. Two configured endpoints may be one server; a tunnel that is in use there
+//!   would fall silent until its next rekey. An unconfirmed session is never sent on and expires
+//!   by itself, and the response alone already proves all there is to prove.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Packet, Tunn, TunnResult};
+use boringtun::x25519;
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{DATAGRAM, ProbeError, errno, is_icmp, receive, time_given, unguessable};
+use crate::key::{PublicKey, SecretKey};
+
+/// The part of the timeout after which an unanswered initiation is sent again: halfway, so that
+/// either of the two may get lost and the other one still has as long to be answered. (A responder
+/// ignores an initiation that comes within 20 ms of the last one of the same key; timeouts of a
+/// second and more are far from it.)
+const RETRY_AFTER: u32 = 2;
+
+/// The session index has 24 bits of our choosing, above 8 that count the sessions.
+const INDEX_MASK: u64 = 0x00ff_ffff;
+
+/// No packet is ever the tenth of a second here: a probe takes part in at most three handshakes,
+/// so the limit that protects a server's processor only could make us turn an answer away.
+const UNLIMITED: u64 = u64::MAX;
+
+/// Where an initiation names its sender: after the four bytes of its type.
+const SENDER_INDEX: std::ops::Range<usize> = 4..8;
+
+/// An endpoint to shake hands with.
+#[derive(Debug)]
+pub struct HandshakeRequest<'a> {
+    pub address: SocketAddr,
+    pub private_key: &'a SecretKey,
+    pub public_key: PublicKey,
+    pub preshared_key: Option<&'a SecretKey>,
+    /// The mark the killswitch lets out to endpoints; 0 for none.
+    pub fwmark: u32,
+    /// For all of it, the retry included.
+    pub timeout: Duration,
+}
+
+/// What became of a handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HandshakeOutcome {
+    /// The endpoint proved that it is the one configured and that it knows us.
+    Completed {
+        /// From the initiation that was answered to its response.
+        took: Duration,
+    },
+    /// Nothing authentic came back in time: a dead host, a blocked path, or a wrong key. WireGuard
+    /// tells these apart for nobody.
+    NoAnswer,
+    /// The path or the far end said no, in these words, and nothing authentic came back. ICMP is
+    /// not authenticated, so an answer always outweighs it.
+    Refused(String),
+}
+
+/// Shakes hands with an endpoint.
+///
+/// # Errors
+///
+/// The probe could not be made, for a reason on this host; the endpoint may be well.
+pub fn handshake(request: &HandshakeRequest) -> Result<HandshakeOutcome, ProbeError> {
+    let timeout = time_given(request.timeout)?;
+    let socket = match open(request)? {
+        Ok(socket) => socket,
+        Err(refusal) => return Ok(HandshakeOutcome::Refused(refusal)),
+    };
+    let started = Instant::now();
+    let deadline = started + timeout;
+    let mut initiator = Initiator::new(request);
+    let mut buffer = [0; DATAGRAM];
+    let mut refusal = initiator.initiate(&socket, request.address)?;
+    let mut left = Left {
+        retry: true,
+        cookie: true,
+    };
+
+    loop {
+        let until = if left.retry {
+            started + timeout / RETRY_AFTER
+        } else {
+            deadline
+        };
+        let answer = match receive(&socket, &mut buffer, until) {
+            Ok(None) if left.retry => {
+                left.retry = false;
+                refusal = initiator.initiate(&socket, request.address)?.or(refusal);
+                continue;
+            }
+            Ok(None) => break,
+            Ok(Some(length)) => initiator.read(&buffer[..length]),
+            Err(error) => {
+                refusal = Some(heard(request.address, error)?);
+                // Both initiations were refused: nobody is left who could answer.
+                if left.retry {
+                    continue;
+                }
+                break;
+            }
+        };
+        match answer {
+            Answer::Response { took } => return Ok(HandshakeOutcome::Completed { took }),
+            Answer::Cookie if left.cookie => {
+                left.cookie = false;
+                refusal = initiator.initiate(&socket, request.address)?.or(refusal);
+            }
+            Answer::Cookie | Answer::Nothing => {}
+        }
+    }
+    Ok(refusal.map_or(HandshakeOutcome::NoAnswer, HandshakeOutcome::Refused))
+}
+
+/// What may still be sent besides the first initiation: it bounds what anybody can make us send.
+struct Left {
+    /// One more, for the datagram that got lost.
+    retry: bool,
+    /// One more, to hand back the cookie of a responder under load.
+    cookie: bool,
+}
+
+/// A connected socket, marked before it is connected because the mark chooses the route; or what
+/// the routing table says against the way there.
+fn open(request: &HandshakeRequest) -> Result<Result<Socket, String>, ProbeError> {
+    let to = request.address.ip();
+    let socket = Socket::new(
+        Domain::for_address(request.address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )
+    .map_err(|source| ProbeError::Open { to, source })?;
+    if request.fwmark != 0 {
+        socket
+            .set_mark(request.fwmark)
+            .map_err(|source| ProbeError::Mark {
+                fwmark: request.fwmark,
+                source,
+            })?;
+    }
+    match socket.connect(&request.address.into()) {
+        Ok(()) => Ok(Ok(socket)),
+        Err(error) => not_sent(request.address, error).map(Err),
+    }
+}
+
+/// A packet could not be sent: what that says about the path, if it says anything about it.
+fn not_sent(address: SocketAddr, source: io::Error) -> Result<String, ProbeError> {
+    let to = address.ip();
+    match errno(&source) {
+        // No route there, or a late word about an earlier initiation.
+        Some(errno) if is_icmp(errno) => Ok(errno.desc().to_owned()),
+        // A verdict of this host: a rule of its firewall, or a route that says `prohibit`.
+        Some(Errno::EPERM | Errno::EACCES) => Err(ProbeError::Forbidden { to, source }),
+        _ => Err(ProbeError::Send { to, source }),
+    }
+}
+
+/// An error came where an answer was waited for.
+fn heard(address: SocketAddr, source: io::Error) -> Result<String, ProbeError> {
+    match errno(&source) {
+        // ICMPv6 "administratively prohibited" is EACCES; it is somebody else's word, as this
+        // host's own firewall speaks up when the packet is sent.
+        Some(errno) if is_icmp(errno) || errno == Errno::EACCES => Ok(errno.desc().to_owned()),
+        _ => Err(ProbeError::Receive {
+            from: address.ip(),
+            source,
+        }),
+    }
+}
+
+/// What a datagram was.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// The authentic response to one of our initiations.
+    Response { took: Duration },
+    /// An authentic cookie: the responder is under load and wants to see that we are at our address.
+    Cookie,
+    /// Neither: noise, a replay, or a handshake with other keys.
+    Nothing,
+}
+
+/// Our side of the handshake.
+struct Initiator {
+    tunn: Tunn,
+    /// The session index and the time of each initiation sent.
+    sent: Vec<(u32, Instant)>,
+}
+
+impl Initiator {
+    fn new(request: &HandshakeRequest) -> Self {
+        let private_key = x25519::StaticSecret::from(*request.private_key.expose());
+        let limiter = RateLimiter::new(&x25519::PublicKey::from(&private_key), UNLIMITED);
+        let index = u32::try_from(unguessable() & INDEX_MASK).unwrap_or_default();
+        let tunn = Tunn::new(
+            private_key,
+            x25519::PublicKey::from(*request.public_key.as_bytes()),
+            request.preshared_key.map(|key| *key.expose()),
+            None,
+            index,
+            Some(limiter.into()),
+        );
+        Self {
+            tunn,
+            sent: Vec::new(),
+        }
+    }
+
+    /// Sends a new initiation, with the responder's cookie if it gave one; `Some` is a refusal.
+    fn initiate(&mut self, socket: &Socket, to: SocketAddr) -> Result<Option<String>, ProbeError> {
+        let mut buffer = [0; DATAGRAM];
+        let TunnResult::WriteToNetwork(packet) =
+            self.tunn.format_handshake_initiation(&mut buffer, true)
+        else {
+            // Only for want of room in the buffer, and there is plenty.
+            return Ok(None);
+        };
+        if let Ok(index) = packet[SENDER_INDEX].try_into() {
+            self.sent.push((u32::from_le_bytes(index), Instant::now()));
+        }
+        match socket.send(packet) {
+            Ok(_) => Ok(None),
+            Err(error) => not_sent(to, error).map(Some),
+        }
+    }
+
+    /// Tells what a datagram is. Only the two kinds that answer an initiation reach the protocol:
+    /// it would also reply to others, and a reply must not be mistaken for a success.
+    fn read(&mut self, datagram: &[u8]) -> Answer {
+        let mut reply = [0; DATAGRAM];
+        match Tunn::parse_incoming_packet(datagram) {
+            Ok(Packet::HandshakeResponse(response)) => {
+                match self.tunn.decapsulate(None, datagram, &mut reply) {
+                    // The reply is the packet that would confirm the session: dropped on purpose,
+                    // see the top of this file.
+                    TunnResult::WriteToNetwork(_) => self.answered(response.receiver_idx),
+                    _ => Answer::Nothing,
+                }
+            }
+            Ok(Packet::PacketCookieReply(_)) => {
+                match self.tunn.decapsulate(None, datagram, &mut reply) {
+                    TunnResult::Done => Answer::Cookie,
+                    _ => Answer::Nothing,
+                }
+            }
+            _ => Answer::Nothing,
+        }
+    }
+
+    fn answered(&self, index: u32) -> Answer {
+        let sent = self.sent.iter().find(|(of, _)| *of == index);
+        sent.map_or(Answer::Nothing, |(_, at)| Answer::Response {
+            took: at.elapsed(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+    use std::thread::JoinHandle;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Long enough for the slowest machine: nobody waits it out.
+    const AMPLE: Duration = Duration::from_secs(20);
+    /// Waited out where no answer counts.
+    const SHORT: Duration = Duration::from_millis(200);
+    /// So short that its half has passed soon, so long that the retry is answered in time.
+    const RETRIED: Duration = Duration::from_secs(4);
+
+    const INITIATION: usize = 148;
+    /// The part of a response that its authenticity covers: all but the second MAC, which only a
+    /// responder under load looks at.
+    const AUTHENTICATED: usize = 76;
+    const SESSION_INDEX: u32 = 7;
+
+    const V4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    const V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_bytes([seed; 32])
+    }
+
+    /// The keys of both sides, as they should be.
+    struct Keys {
+        client: SecretKey,
+        server: SecretKey,
+        preshared: Option<SecretKey>,
+    }
+
+    impl Keys {
+        fn new() -> Self {
+            Self {
+                client: key(1),
+                server: key(2),
+                preshared: Some(key(3)),
+            }
+        }
+
+        /// The server's side; `limit` handshakes a second and it is under load.
+        fn server(&self, limit: u64) -> Tunn {
+            let private = x25519::StaticSecret::from(*self.server.expose());
+            let limiter = RateLimiter::new(&x25519::PublicKey::from(&private), limit);
+            Tunn::new(
+                private,
+                x25519::PublicKey::from(*self.client.public().as_bytes()),
+                self.preshared.as_ref().map(|key| *key.expose()),
+                None,
+                SESSION_INDEX,
+                Some(limiter.into()),
+            )
+        }
+
+        fn request(&self, address: SocketAddr, timeout: Duration) -> HandshakeRequest<'_> {
+            HandshakeRequest {
+                address,
+                private_key: &self.client,
+                public_key: self.server.public(),
+                preshared_key: self.preshared.as_ref(),
+                fwmark: 0,
+                timeout,
+            }
+        }
+    }
+
+    /// A far end on the loopback device, and what it was sent.
+    struct FarEnd {
+        address: SocketAddr,
+        thread: JoinHandle<Vec<Vec<u8>>>,
+    }
+
+    impl FarEnd {
+        /// Answers each datagram with what `answers` makes of it.
+        fn start(
+            at: SocketAddr,
+            mut answers: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
+        ) -> Self {
+            let socket = UdpSocket::bind(at).expect("a port of the loopback device");
+            let address = socket.local_addr().expect("its address");
+            let thread = std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                let mut buffer = [0; DATAGRAM];
+                loop {
+                    let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
+                    if length == 0 {
+                        return seen;
+                    }
+                    seen.push(buffer[..length].to_vec());
+                    for answer in answers(&buffer[..length], from) {
+                        // The prober may have heard enough and be gone.
+                        let _ = socket.send_to(&answer, from);
+                    }
+                }
+            });
+            Self { address, thread }
+        }
+
+        /// A WireGuard server.
+        fn server(at: SocketAddr, mut tunn: Tunn) -> Self {
+            Self::start(at, move |datagram, from| answer(&mut tunn, datagram, from))
+        }
+
+        /// Ends it. Loopback datagrams keep their order: all that was sent before has been seen.
+        fn stop(self) -> Vec<Vec<u8>> {
+            let socket = UdpSocket::bind(SocketAddr::new(self.address.ip(), 0)).expect("a port");
+            socket.send_to(&[], self.address).expect("the word to stop");
+            self.thread.join().expect("the far end's thread")
+        }
+    }
+
+    fn answer(tunn: &mut Tunn, datagram: &[u8], from: SocketAddr) -> Vec<Vec<u8>> {
+        let mut buffer = [0; DATAGRAM];
+        match tunn.decapsulate(Some(from.ip()), datagram, &mut buffer) {
+            TunnResult::WriteToNetwork(packet) => vec![packet.to_vec()],
+            _ => Vec::new(),
+        }
+    }
+
+    fn completed(outcome: &HandshakeOutcome) -> bool {
+        matches!(outcome, HandshakeOutcome::Completed { .. })
+    }
+
+    #[test]
+    fn s9_the_right_endpoint_completes() {
+        for preshared in [None, Some(key(3))] {
+            for at in [V4, V6] {
+                let keys = Keys {
+                    preshared: preshared.clone(),
+                    ..Keys::new()
+                };
+                let far = FarEnd::server(at, keys.server(UNLIMITED));
+                let outcome = handshake(&keys.request(far.address, AMPLE)).expect("a probe");
+                assert!(completed(&outcome), "{at}, {preshared:?}: {outcome:?}");
+                far.stop();
+            }
+        }
+    }
+
+    #[test]
+    fn s9_an_endpoint_with_other_keys_is_no_answer() {
+        let right = Keys::new();
+        let wrong = [
+            (
+                "its key",
+                Keys {
+                    server: key(9),
+                    ..Keys::new()
+                },
+            ),
+            (
+                "our key",
+                Keys {
+                    client: key(9),
+                    ..Keys::new()
+                },
+            ),
+            (
+                "the preshared key",
+                Keys {
+                    preshared: Some(key(9)),
+                    ..Keys::new()
+                },
+            ),
+            (
+                "no preshared key",
+                Keys {
+                    preshared: None,
+                    ..Keys::new()
+                },
+            ),
+        ];
+        for (what, keys) in wrong {
+            let far = FarEnd::server(V4, right.server(UNLIMITED));
+            let outcome = handshake(&keys.request(far.address, SHORT)).expect("a probe");
+            assert_eq!(outcome, HandshakeOutcome::NoAnswer, "{what}");
+            far.stop();
+        }
+    }
+
+    #[test]
+    fn s9_a_closed_port_is_refused() {
+        // A socket that talks to somebody else: it holds the port, and the port is closed to us.
+        let holder = UdpSocket::bind(V4).expect("a port");
+        holder
+            .connect((Ipv4Addr::LOCALHOST, 9))
+            .expect("a connected socket");
+        let address = holder.local_addr().expect("its address");
+        let outcome = handshake(&Keys::new().request(address, SHORT)).expect("a probe");
+        assert!(
+            matches!(outcome, HandshakeOutcome::Refused(_)),
+            "{outcome:?}"
+        );
+    }
+
+    #[test]
+    fn a_far_end_that_says_nothing_is_no_answer() {
+        let far = FarEnd::start(V4, |_, _| Vec::new());
+        let outcome = handshake(&Keys::new().request(far.address, SHORT)).expect("a probe");
+        assert_eq!(outcome, HandshakeOutcome::NoAnswer);
+        assert!(far.stop().len() <= 2, "one initiation and one retry");
+    }
+
+    #[test]
+    fn a_responder_under_load_gets_its_cookie_back() {
+        let keys = Keys::new();
+        let far = FarEnd::server(V4, keys.server(0));
+        let outcome = handshake(&keys.request(far.address, AMPLE)).expect("a probe");
+        assert!(completed(&outcome), "{outcome:?}");
+        assert_eq!(
+            far.stop().len(),
+            2,
+            "one initiation without the cookie and one with it"
+        );
+    }
+
+    #[test]
+    fn cookies_without_end_do_not_make_us_send_without_end() {
+        let keys = Keys::new();
+        // A new server each time, so that the cookie of the last is never the right one.
+        let far = FarEnd::start(V4, {
+            let keys = Keys::new();
+            move |datagram, from| answer(&mut keys.server(0), datagram, from)
+        });
+        let outcome = handshake(&keys.request(far.address, SHORT)).expect("a probe");
+        assert_eq!(outcome, HandshakeOutcome::NoAnswer);
+        assert!(
+            far.stop().len() <= 3,
+            "the initiation, the retry, the cookie's"
+        );
+    }
+
+    #[test]
+    fn a_lost_initiation_is_sent_again() {
+        let keys = Keys::new();
+        let mut server = keys.server(UNLIMITED);
+        let mut lost = false;
+        let far = FarEnd::start(V4, move |datagram, from| {
+            if std::mem::replace(&mut lost, true) {
+                return answer(&mut server, datagram, from);
+            }
+            Vec::new()
+        });
+        let outcome = handshake(&keys.request(far.address, RETRIED)).expect("a probe");
+        assert!(completed(&outcome), "{outcome:?}");
+        far.stop();
+    }
+
+    #[test]
+    fn s9_a_replayed_answer_completes_nothing() {
+        let keys = Keys::new();
+        let mut server = keys.server(UNLIMITED);
+        let mut first: Option<Vec<Vec<u8>>> = None;
+        let far = FarEnd::start(V4, move |datagram, from| {
+            first
+                .get_or_insert_with(|| answer(&mut server, datagram, from))
+                .clone()
+        });
+        let outcome = handshake(&keys.request(far.address, AMPLE)).expect("a probe");
+        assert!(completed(&outcome), "the true answer: {outcome:?}");
+        let outcome = handshake(&keys.request(far.address, SHORT)).expect("a probe");
+        assert_eq!(outcome, HandshakeOutcome::NoAnswer, "the same again");
+        far.stop();
+    }
+
+    #[test]
+    fn garbage_before_the_answer_is_ignored() {
+        let keys = Keys::new();
+        let mut server = keys.server(UNLIMITED);
+        let mut stranger = Keys {
+            client: key(1),
+            server: key(8),
+            preshared: None,
+        }
+        .server(0);
+        let far = FarEnd::start(V4, move |datagram, from| {
+            let true_answer = answer(&mut server, datagram, from);
+            let mut answers = vec![vec![0; 1], vec![0xff; DATAGRAM + 1], datagram.to_vec()];
+            answers.extend(answer(&mut stranger, datagram, from));
+            for response in &true_answer {
+                answers.push(response[..response.len() - 1].to_vec());
+                for position in (0..AUTHENTICATED).step_by(4) {
+                    let mut forged = response.clone();
+                    forged[position] ^= 1;
+                    answers.push(forged);
+                }
+            }
+            answers.extend(true_answer);
+            answers
+        });
+        let outcome = handshake(&keys.request(far.address, AMPLE)).expect("a probe");
+        assert!(completed(&outcome), "{outcome:?}");
+        far.stop();
+    }
+
+    #[test]
+    fn a_completed_probe_never_confirms_its_session() {
+        let keys = Keys::new();
+        let far = FarEnd::server(V4, keys.server(UNLIMITED));
+        handshake(&keys.request(far.address, AMPLE)).expect("a probe");
+        let lengths: BTreeSet<usize> = far.stop().iter().map(Vec::len).collect();
+        assert_eq!(lengths, BTreeSet::from([INITIATION]), "initiations only");
+    }
+
+    #[test]
+    fn no_time_is_an_error_not_a_dead_endpoint() {
+        let outcome = handshake(&Keys::new().request(V4, Duration::ZERO));
+        assert!(matches!(outcome, Err(ProbeError::NoTime)), "{outcome:?}");
+    }
+
+    #[test]
+    fn s7_a_verdict_of_this_host_is_never_one_on_the_endpoint() {
+        let local = [
+            Errno::EPERM,
+            Errno::ENOBUFS,
+            Errno::EINVAL,
+            Errno::EADDRNOTAVAIL,
+        ];
+        let remote = [Errno::ECONNREFUSED, Errno::EHOSTUNREACH, Errno::ENETUNREACH];
+        for what in [not_sent, heard] {
+            for errno in local {
+                assert!(what(V4, errno.into()).is_err(), "{errno}");
+            }
+            for errno in remote {
+                assert!(what(V4, errno.into()).is_ok(), "{errno}");
+            }
+        }
+        // Sending, it is our own route or rule; waiting, it is ICMPv6 from somewhere else.
+        let forbidden = not_sent(V4, Errno::EACCES.into());
+        assert!(
+            matches!(forbidden, Err(ProbeError::Forbidden { .. })),
+            "{forbidden:?}"
+        );
+        assert!(heard(V4, Errno::EACCES.into()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_never_an_answer(
+            kind in 0u8..6,
+            noise in proptest::sample::select(vec![0, 3, 31, 32, 64, 92, 148])
+                .prop_flat_map(|length| proptest::collection::vec(any::<u8>(), length)),
+        ) {
+            let keys = Keys::new();
+            let mut initiator = Initiator::new(&keys.request(V4, SHORT));
+            let mut buffer = [0; DATAGRAM];
+            initiator.tunn.format_handshake_initiation(&mut buffer, true);
+            let mut datagram = noise;
+            // As near to a packet as noise gets.
+            for (to, from) in datagram.iter_mut().zip([kind, 0, 0, 0]) {
+                *to = from;
+            }
+            prop_assert_eq!(initiator.read(&datagram), Answer::Nothing);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Questions put to the network: does an endpoint shake hands, does the tunnel answer, does the
+//! uplink work?
+//!
+//! A probe tells *no* from *could not ask*. A silent far end is an outcome; a reason on this host
+//! (a missing device, a missing right, the host's own firewall) is a [`ProbeError`] and must never
+//! be read as a dead far end. All calls block up to their timeout: run them on threads.
+
+pub mod handshake;
+pub mod tunnel;
+pub mod uplink;
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind, Read};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use socket2::Socket;
+
+pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
+pub use tunnel::{TunnelProbeOutcome, TunnelProbeRequest, echo};
+pub use uplink::{Device, UplinkVerdict, default_route_devices, device, uplink};
+
+/// Why a probe could not be made. It says nothing about the far end.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error("the probe was given no time: want a timeout above zero")]
+    NoTime,
+    #[error("cannot open a socket to probe {to}; for IPv6, is it switched off on this host?")]
+    Open {
+        to: IpAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "cannot put the fwmark {fwmark:#x} on the probe's socket, and without it the killswitch stops the probe: grant CAP_NET_ADMIN"
+    )]
+    Mark {
+        fwmark: u32,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "may not send an ICMP echo: put the program's group into the sysctl net.ipv4.ping_group_range, or grant CAP_NET_RAW"
+    )]
+    EchoNotPermitted(#[source] io::Error),
+    #[error("there is no device `{0}` to probe through: is the tunnel up?")]
+    NoDevice(String),
+    #[error(
+        "cannot bind the probe to the device `{device}`: was it removed? Kernels before 5.7 want CAP_NET_RAW for it"
+    )]
+    Bind {
+        device: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "this host's own firewall or routes refuse packets to {to}: see `nft list ruleset` and `ip rule`"
+    )]
+    Forbidden {
+        to: IpAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot send a probe to {to}: see `ip route get {to}`")]
+    Send {
+        to: IpAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot wait for the answer of {from}")]
+    Receive {
+        from: IpAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read {path}: is /proc mounted, and may this program see it?")]
+    Table {
+        path: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot list the network devices of this host")]
+    Devices(#[source] Errno),
+}
+
+/// The longest a probe waits, whatever it was asked: a mistyped timeout must not hold a thread of
+/// its caller for days.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The shortest wait the kernel is asked for. It takes a timeout of zero for "for ever".
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// Room for one datagram. Every answer that is looked for is far shorter; of a longer one the rest
+/// is cut off, which makes it none of them.
+const DATAGRAM: usize = 2048;
+
+/// The time a probe has, from now.
+fn time_given(timeout: Duration) -> Result<Duration, ProbeError> {
+    if timeout.is_zero() {
+        return Err(ProbeError::NoTime);
+    }
+    Ok(timeout.min(LONGEST_TIMEOUT))
+}
+
+/// Waits for the next datagram; `None` when `until` has come first.
+fn receive(mut socket: &Socket, buffer: &mut [u8], until: Instant) -> io::Result<Option<usize>> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        socket.set_read_timeout(Some(left.max(SHORTEST_WAIT)))?;
+        match socket.read(buffer) {
+            Ok(length) => return Ok(Some(length)),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// A number nobody off this host can guess, to tell our answers from others'. It protects no
+/// secret: the standard library's randomly keyed hash is enough, and needs no further crate.
+fn unguessable() -> u64 {
+    RandomState::new().hash_one(())
+}
+
+/// What the kernel said, if it was the kernel.
+fn errno(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw)
+}
+
+/// What ICMP from the path or the far end becomes on a connected socket. A missing route has the
+/// same names. (ICMPv6 "prohibited" becomes EACCES, which on sending means this host's own rules.)
+fn is_icmp(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ECONNREFUSED
+            | Errno::EHOSTUNREACH
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::ENONET
+            | Errno::ENOPROTOOPT
+            | Errno::EPROTO
+            | Errno::EOPNOTSUPP
+            | Errno::EMSGSIZE
+    )
+}

@@ -1,0 +1,235 @@
+//! What must outlive every process and reboot: one small JSON file per path.
+//!
+//! Written to a temporary file, synced, renamed; so a reader finds the old one or the new one.
+//! Holds no secret. Missing, torn, newer or foreign is never read as healthy (S7).
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{EndpointName, PathName};
+use crate::probe::uplink::Device;
+
+pub const DEFAULT_DIRECTORY: &str = "/var/lib/vpn-egress";
+
+/// Of the file's format. A newer one is refused: it may say "stopped" in a way we do not know.
+const VERSION: u32 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("path {path} has no state at {file}: run `actuator converge` once")]
+    Missing { path: PathName, file: PathBuf },
+    #[error("state {file} cannot be read")]
+    Unreadable {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "state {file} is damaged: `actuator release --reason TEXT` sets it aside and begins anew"
+    )]
+    Damaged {
+        file: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error(
+        "state {file} is of version {found}, this program knows {VERSION}: upgrade, or set the file aside with `actuator release --reason TEXT`"
+    )]
+    Newer { file: PathBuf, found: u32 },
+    #[error("state {file} cannot be written: free the disk or remount it writable")]
+    Unwritable {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Whole seconds since 1970, as Prometheus shows them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    pub fn now() -> Self {
+        Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+    }
+
+    /// Time since then; none if the clock was set back.
+    pub fn age(self) -> Duration {
+        Duration::from_secs(Self::now().0.saturating_sub(self.0))
+    }
+}
+
+/// Why the path is cut. Latched until a person releases it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latch {
+    pub reason: String,
+    pub evidence: String,
+    pub at: Timestamp,
+}
+
+/// A person's deliberate act, kept with its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    pub reason: String,
+    pub at: Timestamp,
+}
+
+/// What the last completed load read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intended {
+    /// Digests of the tables as the kernel listed them.
+    pub killswitch: String,
+    pub watch: String,
+    /// Digest of what the config asked for then.
+    pub wanted: String,
+    /// The uplinks that the watch was attached to.
+    pub uplinks: Vec<Device>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathState {
+    version: u32,
+    pub active: EndpointName,
+    /// `Some`: hard stop.
+    pub latch: Option<Latch>,
+    /// `Some`: a person took the lock off.
+    pub unlocked: Option<Act>,
+    pub last_release: Option<Act>,
+    pub last_converge: Option<Timestamp>,
+    pub intended: Option<Intended>,
+    /// Leaked packets up to here have been dealt with.
+    pub leak_baseline: u64,
+    /// Last switch, release or converge: what follows gets time to settle.
+    pub changed: Timestamp,
+}
+
+impl PathState {
+    pub fn new(active: EndpointName) -> Self {
+        Self {
+            version: VERSION,
+            active,
+            latch: None,
+            unlocked: None,
+            last_release: None,
+            last_converge: None,
+            intended: None,
+            leak_baseline: 0,
+            changed: Timestamp::now(),
+        }
+    }
+}
+
+/// The directory that holds the files.
+#[derive(Debug, Clone)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn file(&self, path: &PathName) -> PathBuf {
+        self.directory.join(format!("{path}.json"))
+    }
+
+    pub fn read(&self, path: &PathName) -> Result<PathState, StateError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let file = self.file(path);
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StateError::Missing { path: path.clone(), file });
+            }
+            Err(source) => return Err(StateError::Unreadable { file, source }),
+        };
+        let versioned: Result<Versioned, _> = serde_json::from_slice(&text);
+        match versioned {
+            Ok(Versioned { version }) if version > VERSION => {
+                Err(StateError::Newer { file, found: version })
+            }
+            _ => serde_json::from_slice(&text)
+                .map_err(|source| StateError::Damaged { file, source }),
+        }
+    }
+
+    pub fn write(&self, path: &PathName, state: &PathState) -> Result<(), StateError> {
+        let file = self.file(path);
+        self.replace(&file, state)
+            .map_err(|source| StateError::Unwritable { file: file.clone(), source })
+    }
+
+    fn replace(&self, file: &Path, state: &PathState) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let temporary = file.with_extension("json.new");
+        let mut text = serde_json::to_vec_pretty(state)?;
+        text.push(b'\n');
+        let mut new = File::create(&temporary)?;
+        new.write_all(&text)?;
+        new.sync_all()?;
+        fs::rename(&temporary, file)?;
+        // The rename itself must survive a power cut too.
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Moves a state that cannot be used out of the way, and says where to.
+    pub fn set_aside(&self, path: &PathName) -> Result<PathBuf, StateError> {
+        let file = self.file(path);
+        let aside = file.with_extension(format!("json.aside-{}", Timestamp::now().0));
+        fs::rename(&file, &aside).map_err(|source| StateError::Unwritable { file, source })?;
+        Ok(aside)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store, PathName) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::new(directory.path().join("state"));
+        (directory, store, "media".parse().expect("a name"))
+    }
+
+    fn state() -> PathState {
+        PathState::new("backup".parse().expect("a name"))
+    }
+
+    #[test]
+    fn s5_the_choice_survives() {
+        let (_directory, store, path) = store();
+        store.write(&path, &state()).expect("written");
+        assert_eq!(store.read(&path).expect("read"), state());
+    }
+
+    #[test]
+    fn s7_what_cannot_be_read_is_an_error_with_a_mend() {
+        let (_directory, store, path) = store();
+        assert!(matches!(store.read(&path), Err(StateError::Missing { .. })));
+        store.write(&path, &state()).expect("written");
+        let whole = fs::read(store.file(&path)).expect("read");
+        for torn in [&whole[..0], &whole[..whole.len() / 2], b"\0\0\0\0", b"[]", b"{\"version\":1}"] {
+            fs::write(store.file(&path), torn).expect("written");
+            let error = store.read(&path).expect_err("damaged");
+            assert!(matches!(error, StateError::Damaged { .. }), "{error}");
+            assert!(error.to_string().contains("actuator release"), "{error}");
+        }
+        fs::write(store.file(&path), b"{\"version\":2,\"latch\":\"new\"}").expect("written");
+        assert!(matches!(store.read(&path), Err(StateError::Newer { found: 2, .. })));
+        let aside = store.set_aside(&path).expect("set aside");
+        assert!(aside.exists() && !store.file(&path).exists());
+    }
+}

@@ -1,0 +1,329 @@
+//! The metrics and their help texts. A series that could not be read is left out: never zero (S7).
+
+use egress::config::Endpoint;
+use egress::firewall::{Count, Counts, Listing};
+use egress::health::{Uplink, Verdict};
+use egress::names::EndpointName;
+use egress::observe::handshake_age;
+use egress::probe::{HandshakeOutcome, uplink};
+use web::Exposition;
+
+use crate::collect::{Collector, PathView};
+
+type Labels<'a> = [(&'a str, &'a str); 2];
+
+pub fn render(views: &[PathView], collectors: &[Collector]) -> String {
+    let mut page = Exposition::new();
+    page.gauge("vpn_egress_build_info", "Version of the exporter; always 1.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    about_collectors(&mut page, collectors);
+    about_endpoints(&mut page, views);
+    about_tunnel(&mut page, views);
+    about_cycles(&mut page, views);
+    about_uplinks(&mut page, views);
+    about_walls(&mut page, views);
+    page.render()
+}
+
+fn about_collectors(page: &mut Exposition, collectors: &[Collector]) {
+    let mut success = page.gauge(
+        "vpn_egress_collector_success",
+        "Whether the collector got all that it asked for; where 0, its series are missing.",
+    );
+    for one in collectors {
+        success.sample(&[("collector", one.name)], flag(one.success));
+    }
+    let mut duration = page.gauge(
+        "vpn_egress_collector_duration_seconds",
+        "How long reading the kernel took at this scrape.",
+    );
+    for one in collectors {
+        duration.sample(&[("collector", one.name)], one.took.as_secs_f64());
+    }
+}
+
+fn endpoint<'a>(view: &'a PathView, name: &'a EndpointName) -> Labels<'a> {
+    [("path", view.path.name.as_str()), ("endpoint", name.as_str())]
+}
+
+fn is_active(view: &PathView, endpoint: &Endpoint) -> bool {
+    view.sight.active(view.path).is_some_and(|active| active.name == endpoint.name)
+}
+
+fn about_endpoints(page: &mut Exposition, views: &[PathView]) {
+    let mut info = page.gauge(
+        "vpn_egress_endpoint_info",
+        "A configured endpoint; the first one listed is the primary. Always 1.",
+    );
+    for view in views {
+        for (position, one) in view.path.endpoints.iter().enumerate() {
+            let role = if position == 0 { "primary" } else { "backup" };
+            let address = one.address.to_string();
+            let [path, endpoint] = endpoint(view, &one.name);
+            let interface = ("interface", view.path.interface.as_str());
+            let labels = [path, endpoint, ("role", role), ("address", &address), interface];
+            info.sample(&labels, 1.0);
+        }
+    }
+    let mut active = page.gauge(
+        "vpn_egress_endpoint_active",
+        "Whether this is the path's active endpoint, by the state on record.",
+    );
+    for view in views.iter().filter(|view| view.sight.state.is_ok()) {
+        for one in &view.path.endpoints {
+            active.sample(&endpoint(view, &one.name), flag(is_active(view, one)));
+        }
+    }
+    let mut reachable = page.gauge(
+        "vpn_egress_endpoint_reachable",
+        "Whether the endpoint completed a WireGuard handshake with a fresh socket; of standbys, and \
+         of the active endpoint while its tunnel does not answer.",
+    );
+    let known = |view: &PathView| view.shown.reachable.clone();
+    for view in views {
+        for (name, outcome) in known(view) {
+            let [path, endpoint] = endpoint(view, &name);
+            if let Some(outcome) = outcome {
+                let completed = matches!(outcome, HandshakeOutcome::Completed { .. });
+                reachable.sample(&[path, endpoint, ("method", "handshake")], flag(completed));
+            }
+        }
+    }
+    let mut took = page.gauge(
+        "vpn_egress_endpoint_probe_duration_seconds",
+        "How long the endpoint's latest completed handshake probe took.",
+    );
+    for view in views {
+        for (name, outcome) in known(view) {
+            if let Some(HandshakeOutcome::Completed { took: duration }) = outcome {
+                took.sample(&endpoint(view, &name), duration.as_secs_f64());
+            }
+        }
+    }
+}
+
+fn about_tunnel(page: &mut Exposition, views: &[PathView]) {
+    let per_active = |page: &mut Exposition, name, help, counter, value: fn(&PathView) -> _| {
+        let mut family = if counter { page.counter(name, help) } else { page.gauge(name, help) };
+        for view in views {
+            let live = view.sight.device.as_ref().ok();
+            let live = live.and_then(|device| device.live(&view.path.endpoints));
+            if let (Some((live, _)), Some(value)) = (live, value(view)) {
+                family.sample(&endpoint(view, &live.name), value);
+            }
+        }
+    };
+
+    per_active(
+        page,
+        "vpn_egress_handshake_timestamp_seconds",
+        "Unix time of the latest handshake with the live endpoint; 0 is never.",
+        false,
+        |view| {
+            let at = view.sight.device.as_ref().ok()?.peer()?.last_handshake;
+            let since = at.map(|at| at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default());
+            Some(since.unwrap_or_default().as_secs_f64())
+        },
+    );
+    per_active(
+        page,
+        "vpn_egress_handshake_age_seconds",
+        "Time since the latest handshake with the live endpoint, by this host's clock; +Inf is never.",
+        false,
+        |view| {
+            let device = view.sight.device.as_ref().ok()?;
+            Some(handshake_age(device).map_or(f64::INFINITY, |age| age.as_secs_f64()))
+        },
+    );
+
+    per_active(
+        page,
+        "vpn_egress_receive_bytes_total",
+        "Bytes received from the live endpoint, by the device; starts anew with a switch.",
+        true,
+        |view| Some(number(view.sight.device.as_ref().ok()?.peer()?.received_bytes)),
+    );
+    per_active(
+        page,
+        "vpn_egress_transmit_bytes_total",
+        "Bytes sent to the live endpoint, by the device; starts anew with a switch.",
+        true,
+        |view| Some(number(view.sight.device.as_ref().ok()?.peer()?.sent_bytes)),
+    );
+    let mut success = page.gauge(
+        "vpn_egress_tunnel_probe_success",
+        "Whether the latest cycle's probe was answered through the tunnel.",
+    );
+    for view in views.iter().filter(|view| view.path.health.probe.is_some()) {
+        if view.shown.last.is_some() {
+            let answered = view.shown.probe_took.is_some();
+            success.sample(&[("path", view.path.name.as_str())], flag(answered));
+        }
+    }
+    let mut took = page.gauge(
+        "vpn_egress_tunnel_probe_duration_seconds",
+        "Round trip of the latest cycle's probe through the tunnel, where it was answered.",
+    );
+    for view in views {
+        if let Some(duration) = view.shown.probe_took {
+            took.sample(&[("path", view.path.name.as_str())], duration.as_secs_f64());
+        }
+    }
+}
+
+fn about_cycles(page: &mut Exposition, views: &[PathView]) {
+    let mut cycles = page.counter("vpn_egress_cycles_total", "Health cycles by their verdict.");
+    for view in views {
+        for verdict in Verdict::WORDS {
+            let count = view.shown.counts.get(verdict).copied().unwrap_or(0);
+            let labels = [("path", view.path.name.as_str()), ("verdict", verdict)];
+            cycles.sample(&labels, number(count));
+        }
+    }
+    let mut down = page.gauge(
+        "vpn_egress_consecutive_down_cycles",
+        "Length of the present run of tunnel-down cycles; 0 after any other verdict or a switch.",
+    );
+    for view in views {
+        for one in &view.path.endpoints {
+            let count = view.shown.down.get(&one.name).copied().unwrap_or(0);
+            down.sample(&endpoint(view, &one.name), f64::from(count));
+        }
+    }
+    let mut last = page.gauge(
+        "vpn_egress_last_cycle_timestamp_seconds",
+        "Unix time at which the latest health cycle ended; 0 is never.",
+    );
+    for view in views {
+        let at = view.shown.last.as_ref().map_or(0, |(at, _)| at.0);
+        last.sample(&[("path", view.path.name.as_str())], number(at));
+    }
+}
+
+fn about_uplinks(page: &mut Exposition, views: &[PathView]) {
+    let mut up = page.gauge(
+        "vpn_egress_uplink_up",
+        "Whether an uplink has carrier and its gateway is not known to be dead.",
+    );
+    for view in views {
+        match view.shown.last.as_ref().map(|(_, cycle)| &cycle.evidence.uplink) {
+            Some(Uplink::Up) => up.sample(&[("path", view.path.name.as_str())], 1.0),
+            Some(Uplink::Down(_)) => up.sample(&[("path", view.path.name.as_str())], 0.0),
+            _ => continue,
+        };
+    }
+    let mut covered = page.gauge(
+        "vpn_egress_uplink_covered",
+        "Whether the watch is attached to this uplink, by the device's index at the last load.",
+    );
+    for view in views {
+        let state = view.sight.state.as_ref().ok();
+        let attached = state.and_then(|state| state.intended.as_ref());
+        let attached = attached.map(|intended| intended.uplinks.as_slice()).unwrap_or_default();
+        for device in view.sight.uplinks.iter().flatten() {
+            let is_same = attached.contains(device) && uplink::device(&device.name).is_some();
+            let labels = [("path", view.path.name.as_str()), ("device", device.name.as_str())];
+            covered.sample(&labels, flag(is_same));
+        }
+    }
+}
+
+fn about_walls(page: &mut Exposition, views: &[PathView]) {
+    type Pick = fn(&Counts) -> Option<Count>;
+    let counts: Vec<(&str, Counts)> = views
+        .iter()
+        .filter_map(|view| {
+            let walls = view.sight.walls.as_ref().ok()?;
+            Some((view.path.name.as_str(), walls.counts(view.path)))
+        })
+        .collect();
+    let mut count = |name, help, pick: Pick, value: fn(Count) -> u64| {
+        let mut family = page.counter(name, help);
+        for (path, counts) in &counts {
+            if let Some(count) = pick(counts) {
+                family.sample(&[("path", path)], number(value(count)));
+            }
+        }
+    };
+    let (packets, bytes) = (|count: Count| count.packets, |count: Count| count.bytes);
+    count(
+        "vpn_egress_blocked_packets_total",
+        "Packets that the killswitch refused: working as intended, never a leak.",
+        |counts| counts.blocked,
+        packets,
+    );
+    count(
+        "vpn_egress_blocked_bytes_total",
+        "Bytes that the killswitch refused.",
+        |counts| counts.blocked,
+        bytes,
+    );
+    count(
+        "vpn_egress_leaked_packets_total",
+        "IP packets that reached an uplink outside the tunnel; the watch dropped them there.",
+        |counts| counts.leaked,
+        packets,
+    );
+    count(
+        "vpn_egress_leaked_bytes_total",
+        "Bytes that reached an uplink outside the tunnel; the watch dropped them there.",
+        |counts| counts.leaked,
+        bytes,
+    );
+    count(
+        "vpn_egress_other_frames_total",
+        "Frames that the watch dropped and that are no leak: link-local multicast, other protocols.",
+        |counts| counts.other_frames,
+        packets,
+    );
+    let mut intact = page.gauge(
+        "vpn_egress_killswitch_intact",
+        "Whether the loaded rules equal those that the last completed load read back.",
+    );
+    for view in views {
+        for (table, same) in integrity(view) {
+            intact.sample(&[("path", view.path.name.as_str()), ("table", table)], flag(same));
+        }
+    }
+    let mut drift = page.gauge(
+        "vpn_egress_config_drift",
+        "Whether the config on disk asks for other rules than the last load; mend: actuator converge.",
+    );
+    for view in views {
+        if let Some(drifted) = view.drift {
+            drift.sample(&[("path", view.path.name.as_str())], flag(drifted));
+        }
+    }
+    let mut walls = page.gauge(
+        "vpn_egress_walls",
+        "How many walls this kind of workload has: killswitch, and watch where it can see it.",
+    );
+    for view in views {
+        walls.sample(&[("path", view.path.name.as_str())], 2.0);
+    }
+}
+
+/// A table is intact only where it is known to be: no load on record reads as broken.
+fn integrity(view: &PathView) -> Vec<(&'static str, bool)> {
+    let Ok(walls) = &view.sight.walls else {
+        return Vec::new();
+    };
+    let intended = view.sight.state.as_ref().ok().and_then(|state| state.intended.as_ref());
+    let same = |listing: &Option<Listing>, digest: Option<&String>| {
+        listing.as_ref().map(Listing::digest).as_ref() == digest && digest.is_some()
+    };
+    vec![
+        ("killswitch", same(&walls.killswitch, intended.map(|intended| &intended.killswitch))),
+        ("watch", same(&walls.watch, intended.map(|intended| &intended.watch))),
+    ]
+}
+
+fn flag(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
+}
+
+/// Counters are floating point in Prometheus; exact up to 2^53.
+#[allow(clippy::cast_precision_loss)]
+fn number(count: u64) -> f64 {
+    count as f64
+}
