@@ -36,7 +36,9 @@ pub enum DeviceError {
         #[source]
         source: TimedOut,
     },
-    #[error("interface {interface} could not be {verb}: not WireGuard, or CAP_NET_ADMIN is missing")]
+    #[error(
+        "interface {interface} could not be {verb}: not WireGuard, or CAP_NET_ADMIN is missing"
+    )]
     Refused {
         interface: String,
         verb: &'static str,
@@ -93,18 +95,15 @@ impl DeviceView {
         {
             return Likeness::Different;
         }
-        if peer.address == Some(endpoint.address) {
-            Likeness::Same
-        } else {
-            Likeness::Roamed
-        }
+        if peer.address == Some(endpoint.address) { Likeness::Same } else { Likeness::Roamed }
     }
 
     /// The configured endpoint that is live: an exact match before one that has roamed.
     pub fn live<'a>(&self, endpoints: &'a [Endpoint]) -> Option<(&'a Endpoint, Likeness)> {
         let with = |wanted| {
             let mut all = endpoints.iter();
-            all.find(|endpoint| self.likeness(endpoint) == wanted).map(|endpoint| (endpoint, wanted))
+            all.find(|endpoint| self.likeness(endpoint) == wanted)
+                .map(|endpoint| (endpoint, wanted))
         };
         with(Likeness::Same).or_else(|| with(Likeness::Roamed))
     }
@@ -141,9 +140,17 @@ fn call<T: Send + 'static>(
     let owned = interface.to_owned();
     let answer = bounded(DEVICE_TIMEOUT, move || -> Result<T, DeviceError> {
         let (name, backend) = find(&owned)?;
-        tracing::trace!(interface = owned, userspace = (backend == Backend::Userspace), verb, "device call");
-        act(&name, backend)
-            .map_err(|source| DeviceError::Refused { interface: owned, verb, source })
+        tracing::trace!(
+            interface = owned,
+            userspace = (backend == Backend::Userspace),
+            verb,
+            "device call"
+        );
+        act(&name, backend).map_err(|source| DeviceError::Refused {
+            interface: owned,
+            verb,
+            source,
+        })
     });
     answer.map_err(|source| DeviceError::Hung { interface: interface.to_owned(), source })?
 }

@@ -60,7 +60,9 @@ pub enum Uplink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
     /// `None`: never a handshake.
-    Active { handshake_age: Option<Duration> },
+    Active {
+        handshake_age: Option<Duration>,
+    },
     Roamed,
     /// Another endpoint, or none: the device is not what state says.
     Other,
@@ -73,7 +75,9 @@ pub enum Probe {
     Off,
     Answered,
     /// No answer; `received` bytes came in by the tunnel between its sending and its timeout.
-    Silent { received: u64 },
+    Silent {
+        received: u64,
+    },
     Unknown(String),
 }
 
@@ -240,10 +244,7 @@ mod tests {
         let keepalives = Probe::Silent { received: 2 * 32 };
         let rekeyed = Probe::Silent { received: EXPLAINED_BYTES };
         for probe in [keepalives, rekeyed] {
-            assert_eq!(
-                verdict(|e| e.probe = probe),
-                Verdict::TunnelDown(DownReason::Unreachable)
-            );
+            assert_eq!(verdict(|e| e.probe = probe), Verdict::TunnelDown(DownReason::Unreachable));
         }
     }
 

@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn what_is_not_32_bytes_is_refused() {
-        for text in ["", "short", &PRIVATE[1..], "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=AAAA"] {
+        for text in ["", "short", &PRIVATE[1..], "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=AAAA"]
+        {
             assert_eq!(text.parse::<SecretKey>(), Err(InvalidKey));
         }
     }

@@ -161,8 +161,9 @@ impl Store {
             Ok(Versioned { version }) if version > VERSION => {
                 Err(StateError::Newer { file, found: version })
             }
-            _ => serde_json::from_slice(&text)
-                .map_err(|source| StateError::Damaged { file, source }),
+            _ => {
+                serde_json::from_slice(&text).map_err(|source| StateError::Damaged { file, source })
+            }
         }
     }
 
@@ -221,7 +222,8 @@ mod tests {
         assert!(matches!(store.read(&path), Err(StateError::Missing { .. })));
         store.write(&path, &state()).expect("written");
         let whole = fs::read(store.file(&path)).expect("read");
-        for torn in [&whole[..0], &whole[..whole.len() / 2], b"\0\0\0\0", b"[]", b"{\"version\":1}"] {
+        for torn in [&whole[..0], &whole[..whole.len() / 2], b"\0\0\0\0", b"[]", b"{\"version\":1}"]
+        {
             fs::write(store.file(&path), torn).expect("written");
             let error = store.read(&path).expect_err("damaged");
             assert!(matches!(error, StateError::Damaged { .. }), "{error}");

@@ -109,9 +109,11 @@ impl Worker {
         let active = state.map(|state| state.active);
         self.run.note(Instant::now(), active.as_ref(), &cycle.verdict);
         self.log(&cycle.verdict);
-        let down = self.path.endpoints.iter().map(|endpoint| {
-            (endpoint.name.clone(), self.run.count(&endpoint.name))
-        });
+        let down = self
+            .path
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.name.clone(), self.run.count(&endpoint.name)));
         {
             let mut shown = locked(&self.shown);
             shown.down = down.collect();

@@ -49,7 +49,9 @@ impl Scrapes {
         let page = tokio::task::spawn_blocking(move || collect::page(&config, &store, &cycles));
         match tokio::time::timeout(limit, page).await {
             Ok(Ok(page)) => answer(StatusCode::OK, METRICS, page),
-            _ => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the kernel did not answer in time\n"),
+            _ => {
+                answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the kernel did not answer in time\n")
+            }
         }
     }
 

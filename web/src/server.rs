@@ -41,7 +41,10 @@ pub fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) ->
 pub enum Listener {
     Tcp(TcpListener),
     /// Only for peers of this user id.
-    Unix { listener: UnixListener, only: u32 },
+    Unix {
+        listener: UnixListener,
+        only: u32,
+    },
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

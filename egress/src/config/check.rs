@@ -49,10 +49,7 @@ fn pair(first: &Found<'_>, second: &Found<'_>) -> Result<(), ConfigError> {
     }
     if identity(one) == identity(other) {
         let (first_name, second_name) = (one.name.to_string(), other.name.to_string());
-        let problem = Problem::SameIdentity {
-            first: first_name,
-            second: second_name,
-        };
+        let problem = Problem::SameIdentity { first: first_name, second: second_name };
         return Err(second.at.error_after(&first.at, problem));
     }
     let (here, there) = (addresses(one), addresses(other));
@@ -69,19 +66,11 @@ fn pair(first: &Found<'_>, second: &Found<'_>) -> Result<(), ConfigError> {
 }
 
 fn identity(endpoint: &Endpoint) -> (&[u8; 32], crate::key::PublicKey, std::net::SocketAddr) {
-    (
-        endpoint.private_key.expose(),
-        endpoint.public_key,
-        endpoint.address,
-    )
+    (endpoint.private_key.expose(), endpoint.public_key, endpoint.address)
 }
 
 fn addresses(endpoint: &Endpoint) -> BTreeSet<String> {
-    endpoint
-        .tunnel_addresses
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    endpoint.tunnel_addresses.iter().map(ToString::to_string).collect()
 }
 
 pub(super) fn path(fields: &Fields<'_>, path: &PathConfig) -> Result<(), ConfigError> {
@@ -96,9 +85,7 @@ pub(super) fn path(fields: &Fields<'_>, path: &PathConfig) -> Result<(), ConfigE
         if *name == path.interface {
             return Some(Problem::AllowedIsTunnel(name.clone()));
         }
-        uplinks
-            .contains(name)
-            .then(|| Problem::AllowedIsUplink(name.clone()))
+        uplinks.contains(name).then(|| Problem::AllowedIsUplink(name.clone()))
     })?;
     each(fields, "allow", &path.allow, |net| {
         (net.prefix_len() == 0).then(|| Problem::AllowsEverything(net.to_string()))
@@ -135,15 +122,9 @@ fn staleness(fields: &Fields<'_>, path: &PathConfig) -> Result<(), ConfigError> 
         let keepalive = endpoint.persistent_keepalive;
         let oldest = REKEY_AFTER + Duration::from_secs(keepalive.into());
         if path.health.handshake_stale_after <= oldest {
-            let problem = Problem::StaleTooSoon {
-                endpoint: endpoint.name.to_string(),
-                keepalive,
-                oldest,
-            };
-            let health = fields
-                .get("health")
-                .map(|at| at.fields(HEALTH))
-                .transpose()?;
+            let problem =
+                Problem::StaleTooSoon { endpoint: endpoint.name.to_string(), keepalive, oldest };
+            let health = fields.get("health").map(|at| at.fields(HEALTH)).transpose()?;
             let written = health.and_then(|fields| fields.get("handshake_stale_after"));
             return Err(written.as_ref().unwrap_or(fields.at()).error(problem));
         }

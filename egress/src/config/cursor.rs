@@ -25,11 +25,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Cursor<'a> {
     pub fn root(source: &'a Source, node: &'a Node) -> Self {
-        Self {
-            source,
-            node,
-            trail: Vec::new(),
-        }
+        Self { source, node, trail: Vec::new() }
     }
 
     pub fn node(&self) -> &'a Node {
@@ -47,11 +43,7 @@ impl<'a> Cursor<'a> {
 
     fn down(&self, node: &'a Node, step: Step) -> Self {
         let trail = self.trail.iter().cloned().chain([step]).collect();
-        Self {
-            source: self.source,
-            node,
-            trail,
-        }
+        Self { source: self.source, node, trail }
     }
 
     /// As in `paths[0].endpoints[1].name`.
@@ -70,11 +62,7 @@ impl<'a> Cursor<'a> {
 
     fn place(&self, part: Part) -> Place {
         let line = self.spot(part).map(|spot| spot.line);
-        Place {
-            file: self.source.file.clone(),
-            line,
-            key: self.key(),
-        }
+        Place { file: self.source.file.clone(), line, key: self.key() }
     }
 
     pub fn line(&self) -> Option<usize> {
@@ -100,10 +88,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn wants(&self, want: &'static str) -> ConfigError {
-        self.error(Problem::Type {
-            want,
-            found: self.node.kind(),
-        })
+        self.error(Problem::Type { want, found: self.node.kind() })
     }
 
     /// A text, whatever it looks like: for public keys only.
@@ -132,21 +117,14 @@ impl<'a> Cursor<'a> {
         let Node::List(items) = self.node else {
             return Err(self.wants("a list"));
         };
-        Ok(items
-            .iter()
-            .enumerate()
-            .map(|(nth, node)| self.down(node, Step::Item(nth)))
-            .collect())
+        Ok(items.iter().enumerate().map(|(nth, node)| self.down(node, Step::Item(nth))).collect())
     }
 
     pub fn values<T>(
         &self,
         parse: impl Fn(&str) -> Result<T, Problem>,
     ) -> Result<Vec<T>, ConfigError> {
-        self.items()?
-            .iter()
-            .map(|item| item.value(&parse))
-            .collect()
+        self.items()?.iter().map(|item| item.value(&parse)).collect()
     }
 
     /// The mapping, if every key of it is known and given once.
@@ -164,11 +142,7 @@ impl<'a> Cursor<'a> {
             };
             return Err(self.place(Part::Key(nth)).with(problem));
         }
-        Ok(Fields {
-            at: self.clone(),
-            entries,
-            known,
-        })
+        Ok(Fields { at: self.clone(), entries, known })
     }
 }
 
@@ -177,11 +151,7 @@ fn unknown(key: &str, known: &'static [&'static str]) -> Problem {
     match bare.to_ascii_lowercase().as_str() {
         "privatekey" => Problem::InlineSecret("private_key_file"),
         "presharedkey" => Problem::InlineSecret("preshared_key_file"),
-        _ => Problem::UnknownKey {
-            key: Shown::of(key),
-            nearest: nearest(key, known),
-            known,
-        },
+        _ => Problem::UnknownKey { key: Shown::of(key), nearest: nearest(key, known), known },
     }
 }
 
@@ -195,8 +165,7 @@ impl<'a> Fields<'a> {
     }
 
     pub fn need(&self, key: &'static str) -> Result<Cursor<'a>, ConfigError> {
-        self.get(key)
-            .ok_or_else(|| self.at.error(Problem::Missing(key)))
+        self.get(key).ok_or_else(|| self.at.error(Problem::Missing(key)))
     }
 
     /// The value of a key, read, or what holds where it is left out.

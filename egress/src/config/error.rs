@@ -32,34 +32,19 @@ pub struct Place {
 
 impl Place {
     pub(super) fn file(file: &Path) -> Self {
-        Self {
-            file: file.to_owned(),
-            line: None,
-            key: String::new(),
-        }
+        Self { file: file.to_owned(), line: None, key: String::new() }
     }
 
     pub(super) fn line(file: &Path, line: Option<usize>) -> Self {
-        Self {
-            line,
-            ..Self::file(file)
-        }
+        Self { line, ..Self::file(file) }
     }
 
     pub(super) fn with(self, problem: Problem) -> ConfigError {
-        ConfigError {
-            place: self,
-            problem: Box::new(problem),
-            cause: None,
-        }
+        ConfigError { place: self, problem: Box::new(problem), cause: None }
     }
 
     pub(super) fn with_cause(self, problem: Problem, cause: io::Error) -> ConfigError {
-        ConfigError {
-            place: self,
-            problem: Box::new(problem),
-            cause: Some(cause),
-        }
+        ConfigError { place: self, problem: Box::new(problem), cause: Some(cause) }
     }
 }
 
@@ -114,16 +99,9 @@ pub enum Problem {
     #[error("has nothing in it; begin with `paths:`")]
     Empty,
     #[error("want {want}, found {found}")]
-    Type {
-        want: &'static str,
-        found: &'static str,
-    },
+    Type { want: &'static str, found: &'static str },
     #[error("unknown key {key}{}; known here: {}", meant(.nearest.as_ref()), .known.join(", "))]
-    UnknownKey {
-        key: Shown,
-        nearest: Option<&'static str>,
-        known: &'static [&'static str],
-    },
+    UnknownKey { key: Shown, nearest: Option<&'static str>, known: &'static [&'static str] },
     #[error("the key `{0}` is given twice; keep one")]
     KeyTwice(&'static str),
     #[error("the key `{0}` is missing; add it")]
@@ -225,19 +203,11 @@ pub enum Problem {
          two minutes and then waits for the next keepalive, which endpoint `{endpoint}` sends \
          every {keepalive} s, so it would read as down; write more than {oldest:?}"
     )]
-    StaleTooSoon {
-        endpoint: String,
-        keepalive: u16,
-        oldest: Duration,
-    },
+    StaleTooSoon { endpoint: String, keepalive: u16, oldest: Duration },
 
     // The wg-quick file.
     #[error("unknown key {key}{} in [{section}]; correct or remove the line", meant(.nearest.as_ref()))]
-    UnknownWgKey {
-        key: Shown,
-        nearest: Option<&'static str>,
-        section: &'static str,
-    },
+    UnknownWgKey { key: Shown, nearest: Option<&'static str>, section: &'static str },
     #[error("is no `Key = value`; correct or remove the line (not shown)")]
     NoAssignment,
     #[error("unknown section; only [Interface] and [Peer] are known")]
@@ -249,10 +219,7 @@ pub enum Problem {
     #[error("there is no [{0}] section; add it")]
     MissingSection(&'static str),
     #[error("[{section}] has no {key}; add it")]
-    MissingWgKey {
-        section: &'static str,
-        key: &'static str,
-    },
+    MissingWgKey { section: &'static str, key: &'static str },
 }
 
 fn meant(nearest: Option<&&'static str>) -> String {
@@ -273,16 +240,7 @@ pub struct TunnelAddresses {
 
 impl fmt::Display for TunnelAddresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            endpoint,
-            addresses,
-            file,
-        } = self;
-        write!(
-            f,
-            "`{endpoint}` has {} (in {})",
-            addresses.join(", "),
-            file.display()
-        )
+        let Self { endpoint, addresses, file } = self;
+        write!(f, "`{endpoint}` has {} (in {})", addresses.join(", "), file.display())
     }
 }

@@ -22,10 +22,7 @@ const MOST: u64 = 64 * 1024;
 /// The file's name, meant from the config's directory.
 pub(super) fn resolve(named: &Cursor<'_>) -> Result<PathBuf, ConfigError> {
     let name = named.value(|text| match text {
-        "" => Err(Problem::Type {
-            want: "a file's name",
-            found: "nothing",
-        }),
+        "" => Err(Problem::Type { want: "a file's name", found: "nothing" }),
         name => Ok(PathBuf::from(name)),
     })?;
     Ok(named.directory().join(name))
@@ -35,8 +32,7 @@ pub(super) fn resolve(named: &Cursor<'_>) -> Result<PathBuf, ConfigError> {
 pub(super) fn key(named: &Cursor<'_>) -> Result<SecretKey, ConfigError> {
     let file = resolve(named)?;
     let text = read(named, &file)?;
-    text.parse()
-        .map_err(|error| Place::file(&file).with(Problem::Key(error)))
+    text.parse().map_err(|error| Place::file(&file).with(Problem::Key(error)))
 }
 
 /// The file's text. What is wrong with the file is told at the line that names it.
@@ -57,10 +53,7 @@ pub(super) fn read(named: &Cursor<'_>, file: &Path) -> Result<Zeroizing<String>,
     let found = opened.metadata().map_err(refused)?;
     let mode = found.permissions().mode() & 0o7777;
     if mode & OTHERS != 0 {
-        return Err(named.error(Problem::Exposed {
-            file: file.to_owned(),
-            mode,
-        }));
+        return Err(named.error(Problem::Exposed { file: file.to_owned(), mode }));
     }
     if found.len() > MOST {
         return Err(Place::file(file).with(Problem::TooBig(MOST)));
@@ -68,9 +61,6 @@ pub(super) fn read(named: &Cursor<'_>, file: &Path) -> Result<Zeroizing<String>,
     // Room from the start, so that no copy is left behind by growing.
     let room = usize::try_from(MOST).unwrap_or(usize::MAX) + 1;
     let mut text = Zeroizing::new(String::with_capacity(room));
-    opened
-        .take(MOST)
-        .read_to_string(&mut text)
-        .map_err(refused)?;
+    opened.take(MOST).read_to_string(&mut text).map_err(refused)?;
     Ok(text)
 }

@@ -153,15 +153,11 @@ impl PathConfig {
     }
 
     pub fn endpoint(&self, name: &EndpointName) -> Option<&Endpoint> {
-        self.endpoints
-            .iter()
-            .find(|endpoint| endpoint.name == *name)
+        self.endpoints.iter().find(|endpoint| endpoint.name == *name)
     }
 
     /// Where in the list, counted from 0, the endpoint stands.
     pub fn position(&self, name: &EndpointName) -> Option<usize> {
-        self.endpoints
-            .iter()
-            .position(|endpoint| endpoint.name == *name)
+        self.endpoints.iter().position(|endpoint| endpoint.name == *name)
     }
 }

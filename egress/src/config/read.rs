@@ -42,13 +42,8 @@ const ENDPOINT: &[&str] = &[
     "persistent_keepalive",
     "tunnel_addresses",
 ];
-pub(super) const HEALTH: &[&str] = &[
-    "interval",
-    "handshake_stale_after",
-    "settle",
-    "standby_interval",
-    "probe",
-];
+pub(super) const HEALTH: &[&str] =
+    &["interval", "handshake_stale_after", "settle", "standby_interval", "probe"];
 
 /// What wg-quick uses too.
 const DEFAULT_FWMARK: u32 = 0xca6c;
@@ -74,11 +69,7 @@ pub(super) fn config(source: &Source) -> Result<Config, ConfigError> {
 /// The items of a list that must have some.
 fn some<'a>(list: &Cursor<'a>, mend: &'static str) -> Result<Vec<Cursor<'a>>, ConfigError> {
     let items = list.items()?;
-    if items.is_empty() {
-        Err(list.error(Problem::EmptyList(mend)))
-    } else {
-        Ok(items)
-    }
+    if items.is_empty() { Err(list.error(Problem::EmptyList(mend))) } else { Ok(items) }
 }
 
 fn path(at: &Cursor<'_>) -> Result<PathConfig, ConfigError> {
@@ -97,9 +88,8 @@ fn path(at: &Cursor<'_>) -> Result<PathConfig, ConfigError> {
         fwmark: fields.read("fwmark", DEFAULT_FWMARK, fwmark)?,
         workload: fields.read("workload", Workload::Host, workload)?,
         management: nets("management")?,
-        allow_interfaces: fields.read("allow_interfaces", Vec::new(), |list| {
-            list.values(value::interface)
-        })?,
+        allow_interfaces: fields
+            .read("allow_interfaces", Vec::new(), |list| list.values(value::interface))?,
         allow: nets("allow")?,
         dns: fields.read("dns", DnsPolicy::Refuse, dns)?,
         ntp: fields.read("ntp", Vec::new(), |list| list.values(value::ip))?,
@@ -117,10 +107,7 @@ fn uplinks(at: &Cursor<'_>) -> Result<Uplinks, ConfigError> {
             some(at, "write `auto`, or name a device")?;
             at.values(value::interface).map(Uplinks::Named)
         }
-        node => Err(at.error(Problem::Type {
-            want: "`auto` or a list",
-            found: node.kind(),
-        })),
+        node => Err(at.error(Problem::Type { want: "`auto` or a list", found: node.kind() })),
     }
 }
 
@@ -157,10 +144,7 @@ fn dns(at: &Cursor<'_>) -> Result<DnsPolicy, ConfigError> {
 }
 
 fn choice(at: &Cursor<'_>, got: &str, want: &'static str) -> ConfigError {
-    at.error(Problem::Choice {
-        got: Shown::of(got),
-        want,
-    })
+    at.error(Problem::Choice { got: Shown::of(got), want })
 }
 
 fn health(at: &Cursor<'_>) -> Result<Health, ConfigError> {
@@ -170,9 +154,8 @@ fn health(at: &Cursor<'_>) -> Result<Health, ConfigError> {
     let interval = duration("interval", usual.interval)?;
     let probe = |at: &Cursor<'_>| {
         let fields = at.fields(&["target", "timeout"])?;
-        let timeout = fields.read("timeout", DEFAULT_PROBE_TIMEOUT, |at| {
-            at.value(value::duration)
-        })?;
+        let timeout =
+            fields.read("timeout", DEFAULT_PROBE_TIMEOUT, |at| at.value(value::duration))?;
         if timeout >= interval {
             let culprit = fields.get("timeout").unwrap_or_else(|| at.clone());
             return Err(culprit.error(Problem::ProbeTimeout(interval)));
@@ -209,12 +192,7 @@ fn endpoint<'a>(at: &Cursor<'a>) -> Result<Found<'a>, ConfigError> {
     if endpoint.private_key.public() == endpoint.public_key {
         return Err(at.error(Problem::OwnKey));
     }
-    Ok(Found {
-        endpoint,
-        at: at.clone(),
-        name_at,
-        file,
-    })
+    Ok(Found { endpoint, at: at.clone(), name_at, file })
 }
 
 fn provided(
@@ -222,9 +200,7 @@ fn provided(
     named: &Cursor<'_>,
     fields: &Fields<'_>,
 ) -> Result<(Endpoint, PathBuf), ConfigError> {
-    let beside = ENDPOINT
-        .iter()
-        .filter(|key| !["name", "wg_quick"].contains(key));
+    let beside = ENDPOINT.iter().filter(|key| !["name", "wg_quick"].contains(key));
     for key in beside {
         if let Some(at) = fields.get(key) {
             return Err(at.error(Problem::BesideWgQuick(key)));
@@ -260,16 +236,13 @@ fn inline(name: crate::names::EndpointName, fields: &Fields<'_>) -> Result<Endpo
             list.values(value::net)
         })?,
         persistent_keepalive: fields.read("persistent_keepalive", DEFAULT_KEEPALIVE, keepalive)?,
-        tunnel_addresses: fields.read("tunnel_addresses", Vec::new(), |list| {
-            list.values(value::host_net)
-        })?,
+        tunnel_addresses: fields
+            .read("tunnel_addresses", Vec::new(), |list| list.values(value::host_net))?,
     })
 }
 
 fn public_key(at: &Cursor<'_>) -> Result<PublicKey, ConfigError> {
-    at.any_text()?
-        .parse()
-        .map_err(|error| at.error(Problem::Key(error)))
+    at.any_text()?.parse().map_err(|error| at.error(Problem::Key(error)))
 }
 
 fn keepalive(at: &Cursor<'_>) -> Result<u16, ConfigError> {

@@ -20,11 +20,7 @@ const LONGEST_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn name<T: FromStr<Err = InvalidName>>(text: &str) -> Result<T, Problem> {
     text.parse().map_err(|error| {
-        if Shown::of(text).is_hidden() {
-            Problem::HiddenName
-        } else {
-            Problem::Name(error)
-        }
+        if Shown::of(text).is_hidden() { Problem::HiddenName } else { Problem::Name(error) }
     })
 }
 
@@ -59,15 +55,9 @@ pub(super) fn interface(text: &str) -> Result<String, Problem> {
 }
 
 pub(super) fn ip(text: &str) -> Result<IpAddr, Problem> {
-    text.parse()
-        .map(|ip: IpAddr| ip.to_canonical())
-        .map_err(|_| {
-            if is_hostname(text) {
-                hostname(text)
-            } else {
-                Problem::Address(Shown::of(text))
-            }
-        })
+    text.parse().map(|ip: IpAddr| ip.to_canonical()).map_err(|_| {
+        if is_hostname(text) { hostname(text) } else { Problem::Address(Shown::of(text)) }
+    })
 }
 
 /// What can answer an echo from inside the tunnel.
@@ -82,16 +72,10 @@ pub(super) fn target(text: &str) -> Result<IpAddr, Problem> {
 /// A network, or an address as the network of it alone. Keeps the bits after the prefix: they are
 /// the host's own address where this is a tunnel address.
 pub(super) fn host_net(text: &str) -> Result<IpNet, Problem> {
-    let net = text
-        .parse()
-        .or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
+    let net = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
     net.map_err(|_| {
         let host = text.split('/').next().unwrap_or(text);
-        if is_hostname(host) {
-            hostname(host)
-        } else {
-            Problem::Net(Shown::of(text))
-        }
+        if is_hostname(host) { hostname(host) } else { Problem::Net(Shown::of(text)) }
     })
 }
 
@@ -103,11 +87,7 @@ pub(super) fn net(text: &str) -> Result<IpNet, Problem> {
 pub(super) fn server(text: &str) -> Result<SocketAddr, Problem> {
     let address: SocketAddr = text.parse().map_err(|_| {
         let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
-        if is_hostname(host) {
-            hostname(host)
-        } else {
-            Problem::SocketAddress(Shown::of(text))
-        }
+        if is_hostname(host) { hostname(host) } else { Problem::SocketAddress(Shown::of(text)) }
     })?;
     let ip = address.ip().to_canonical();
     let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
@@ -115,11 +95,7 @@ pub(super) fn server(text: &str) -> Result<SocketAddr, Problem> {
         return Err(Problem::NoPeerAddress(Shown::of(text)));
     }
     // A mapped address would leave as IPv4 and never match a rule for IPv6.
-    Ok(if ip == address.ip() {
-        address
-    } else {
-        SocketAddr::new(ip, address.port())
-    })
+    Ok(if ip == address.ip() { address } else { SocketAddr::new(ip, address.port()) })
 }
 
 pub(super) fn keepalive(seconds: u64) -> Result<u16, Problem> {
@@ -131,10 +107,7 @@ pub(super) fn keepalive(seconds: u64) -> Result<u16, Problem> {
 }
 
 pub(super) fn fwmark(number: u64) -> Result<u32, Problem> {
-    u32::try_from(number)
-        .ok()
-        .filter(|mark| *mark != 0)
-        .ok_or(Problem::Fwmark)
+    u32::try_from(number).ok().filter(|mark| *mark != 0).ok_or(Problem::Fwmark)
 }
 
 /// A mark given in quotes.
@@ -153,7 +126,5 @@ fn hostname(text: &str) -> Problem {
 fn is_hostname(text: &str) -> bool {
     text.parse::<IpAddr>().is_err()
         && text.contains(|c: char| c.is_ascii_alphabetic())
-        && text
-            .chars()
-            .all(|c| c.is_alphanumeric() || "-._".contains(c))
+        && text.chars().all(|c| c.is_alphanumeric() || "-._".contains(c))
 }

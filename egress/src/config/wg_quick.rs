@@ -26,13 +26,8 @@ const IGNORED: [&str; 10] = [
     "SaveConfig",
 ];
 const INTERFACE: [&str; 2] = ["PrivateKey", "Address"];
-const PEER: [&str; 5] = [
-    "PublicKey",
-    "PresharedKey",
-    "Endpoint",
-    "AllowedIPs",
-    "PersistentKeepalive",
-];
+const PEER: [&str; 5] =
+    ["PublicKey", "PresharedKey", "Endpoint", "AllowedIPs", "PersistentKeepalive"];
 
 /// A longer unknown key may be a piece of a secret: it is not printed.
 const LONGEST_KEY: usize = 20;
@@ -97,10 +92,7 @@ pub(super) fn parse(text: &str) -> Result<WgQuick, Fault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (nth, line) in text.lines().enumerate() {
         let number = nth + 1;
-        let at = |problem| Fault {
-            line: Some(number),
-            problem,
-        };
+        let at = |problem| Fault { line: Some(number), problem };
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
             continue;
@@ -110,9 +102,7 @@ pub(super) fn parse(text: &str) -> Result<WgQuick, Fault> {
             continue;
         }
         let section = section.ok_or_else(|| at(Problem::NoSection))?;
-        let (key, value) = line
-            .split_once('=')
-            .ok_or_else(|| at(Problem::NoAssignment))?;
+        let (key, value) = line.split_once('=').ok_or_else(|| at(Problem::NoAssignment))?;
         found.set(section, key.trim(), value.trim()).map_err(at)?;
     }
     found.complete()
@@ -140,11 +130,7 @@ impl Found {
         };
         match *known {
             "PrivateKey" => once(&mut self.private_key, known, secret(value)?),
-            "PublicKey" => once(
-                &mut self.public_key,
-                known,
-                value.parse().map_err(Problem::Key)?,
-            ),
+            "PublicKey" => once(&mut self.public_key, known, value.parse().map_err(Problem::Key)?),
             "PresharedKey" => once(&mut self.preshared_key, known, secret(value)?),
             "Endpoint" => once(&mut self.endpoint, known, value::server(value)?),
             "PersistentKeepalive" => once(&mut self.keepalive, known, keepalive(value)?),
@@ -156,10 +142,7 @@ impl Found {
 
     fn complete(self) -> Result<WgQuick, Fault> {
         let (interface, peer) = (self.interface_line, self.peer_line);
-        let no_section = |name| Fault {
-            line: None,
-            problem: Problem::MissingSection(name),
-        };
+        let no_section = |name| Fault { line: None, problem: Problem::MissingSection(name) };
         if interface.is_none() {
             return Err(no_section("Interface"));
         }
@@ -167,15 +150,8 @@ impl Found {
             return Err(no_section("Peer"));
         }
         let missing = |section: Section, key| Fault {
-            line: if section == Section::Peer {
-                peer
-            } else {
-                interface
-            },
-            problem: Problem::MissingWgKey {
-                section: section.name(),
-                key,
-            },
+            line: if section == Section::Peer { peer } else { interface },
+            problem: Problem::MissingWgKey { section: section.name(), key },
         };
         if self.addresses.is_empty() {
             return Err(missing(Section::Interface, "Address"));
@@ -188,13 +164,9 @@ impl Found {
                 .private_key
                 .ok_or_else(|| missing(Section::Interface, "PrivateKey"))?,
             addresses: self.addresses,
-            public_key: self
-                .public_key
-                .ok_or_else(|| missing(Section::Peer, "PublicKey"))?,
+            public_key: self.public_key.ok_or_else(|| missing(Section::Peer, "PublicKey"))?,
             preshared_key: self.preshared_key,
-            endpoint: self
-                .endpoint
-                .ok_or_else(|| missing(Section::Peer, "Endpoint"))?,
+            endpoint: self.endpoint.ok_or_else(|| missing(Section::Peer, "Endpoint"))?,
             allowed_ips: self.allowed_ips,
             keepalive: self.keepalive,
         })
@@ -204,11 +176,7 @@ impl Found {
 fn unknown(section: Section, key: &str, keys: &[&'static str]) -> Problem {
     let short = key.len() <= LONGEST_KEY;
     Problem::UnknownWgKey {
-        key: if short {
-            Shown::of(key)
-        } else {
-            Shown::hidden()
-        },
+        key: if short { Shown::of(key) } else { Shown::hidden() },
         nearest: nearest(key, keys),
         section: section.name(),
     }
@@ -231,11 +199,7 @@ fn list(
     text: &str,
     parse: fn(&str) -> Result<IpNet, Problem>,
 ) -> Result<(), Problem> {
-    for part in text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let net = parse(part)?;
         if !into.contains(&net) {
             into.push(net);
@@ -248,7 +212,5 @@ fn keepalive(text: &str) -> Result<u16, Problem> {
     if text.eq_ignore_ascii_case("off") {
         return Err(Problem::KeepaliveOff);
     }
-    text.parse()
-        .map_err(|_| Problem::Keepalive)
-        .and_then(value::keepalive)
+    text.parse().map_err(|_| Problem::Keepalive).and_then(value::keepalive)
 }

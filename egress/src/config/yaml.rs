@@ -39,10 +39,7 @@ impl Source {
         };
         let mut bytes = Vec::new();
         let opened = File::open(file).map_err(refused)?;
-        opened
-            .take(MOST + 1)
-            .read_to_end(&mut bytes)
-            .map_err(refused)?;
+        opened.take(MOST + 1).read_to_end(&mut bytes).map_err(refused)?;
         if bytes.len() as u64 > MOST {
             return Err(place().with(Problem::TooBig(MOST)));
         }
@@ -51,10 +48,7 @@ impl Source {
             let line = 1 + good.split(|byte| *byte == b'\n').skip(1).count();
             Place::line(file, Some(line)).with(Problem::NotUtf8)
         })?;
-        Ok(Self {
-            file: file.to_owned(),
-            text,
-        })
+        Ok(Self { file: file.to_owned(), text })
     }
 
     pub fn tree(&self) -> Result<Node, ConfigError> {
@@ -71,14 +65,9 @@ impl Source {
     /// Where the node at the end of the trail stands.
     pub fn locate(&self, trail: &[Step], part: Part) -> Option<Spot> {
         let walk = Walk { trail, part };
-        let stop = walk
-            .deserialize(serde_yaml::Deserializer::from_str(&self.text))
-            .err()?;
+        let stop = walk.deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
         let location = stop.location()?;
-        Some(Spot {
-            line: location.line(),
-            index: location.index(),
-        })
+        Some(Spot { line: location.line(), index: location.index() })
     }
 }
 
@@ -255,10 +244,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             map.next_key::<IgnoredAny>()?;
             map.next_value_seed(Walk { trail, ..self })?;
         } else {
-            map.next_key_seed(Walk {
-                trail: &[],
-                part: Part::Value,
-            })?;
+            map.next_key_seed(Walk { trail: &[], part: Part::Value })?;
         }
         Err(here())
     }

@@ -123,10 +123,7 @@ pub fn reset_tcp() -> Stmt {
 }
 
 pub fn prohibit() -> Stmt {
-    Statement::Reject(Some(Reject::new(
-        Some(RejectType::ICMPX),
-        Some(RejectCode::AdminProhibited),
-    )))
+    Statement::Reject(Some(Reject::new(Some(RejectType::ICMPX), Some(RejectCode::AdminProhibited))))
 }
 
 /// `ip` or `ip6`, the header that holds this address.

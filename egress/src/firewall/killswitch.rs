@@ -108,7 +108,8 @@ fn forwarded(path: &PathConfig, blocked: &str) -> Vec<Vec<Stmt>> {
 /// the host cannot open one towards it.
 pub fn replies_to_management(path: &PathConfig) -> Vec<Vec<Stmt>> {
     by_family(|ip, family| {
-        let opened_by = ct(if ip == "ip" { "ip saddr" } else { "ip6 saddr" }, Some(CTDir::Original));
+        let opened_by =
+            ct(if ip == "ip" { "ip saddr" } else { "ip6 saddr" }, Some(CTDir::Original));
         let set = of(path, &format!("management{family}"));
         vec![
             is(ct("direction", None), text("reply")),

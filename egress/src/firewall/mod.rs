@@ -127,4 +127,3 @@ pub fn wanted(paths: &[PathConfig]) -> String {
     }
     listing::hex(&hash.finalize())
 }
-

@@ -55,8 +55,7 @@ pub fn apply(doing: &'static str, commands: &[Value]) -> Result<(), NftError> {
 pub fn list(what: &[&str]) -> Result<Option<Vec<Value>>, NftError> {
     let mut arguments = vec!["list".to_owned()];
     arguments.extend(what.iter().map(|&word| word.to_owned()));
-    let listed =
-        run("list", move || helper::get_current_ruleset_raw(DEFAULT_NFT, &arguments));
+    let listed = run("list", move || helper::get_current_ruleset_raw(DEFAULT_NFT, &arguments));
     let text = match listed {
         Err(NftError::Refused { said, .. }) if said.contains("No such file or directory") => {
             return Ok(None);

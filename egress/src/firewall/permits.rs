@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use nftables::schema::SetType;
 
-use super::dsl::{Expr, Stmt, accept, address_port, any_of, concat, header, is, l4, marked, numbers};
+use super::dsl::{
+    Expr, Stmt, accept, address_port, any_of, concat, header, is, l4, marked, numbers,
+};
 use super::dsl::{payload, port, prefix, text, within};
 use super::table::TableSpec;
 use crate::config::PathConfig;
@@ -21,7 +23,8 @@ const FAMILIES: [(&str, SetType); 2] = [("4", SetType::Ipv4Addr), ("6", SetType:
 pub fn add_endpoints(spec: &mut TableSpec, path: &PathConfig) {
     for (family, address) in FAMILIES {
         let mut elements: Vec<Expr> = Vec::new();
-        for endpoint in path.endpoints.iter().filter(|one| one.address.is_ipv4() == (family == "4")) {
+        for endpoint in path.endpoints.iter().filter(|one| one.address.is_ipv4() == (family == "4"))
+        {
             let element = address_port(endpoint.address);
             // Two endpoints may share an address and differ in keys only.
             if !elements.contains(&element) {

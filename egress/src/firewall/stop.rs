@@ -27,10 +27,9 @@ pub fn table(paths: &[&PathConfig]) -> TableSpec {
         let stopped = of(path, "stopped");
         spec.counter(&stopped);
         add_nets(&mut spec, path, "management", &path.management);
-        for (hook, rules) in [
-            ("output", left(path, &stopped)),
-            ("forward", vec![vec![count(&stopped), drop()]]),
-        ] {
+        for (hook, rules) in
+            [("output", left(path, &stopped)), ("forward", vec![vec![count(&stopped), drop()]])]
+        {
             let chain = of(path, hook);
             spec.chain(&chain);
             for rule in rules {

@@ -6,7 +6,9 @@
 use nftables::expr::MetaKey;
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use super::dsl::{Stmt, accept, any_of, count, drop, is, jump, masked, meta, numbers, payload, prefix, text};
+use super::dsl::{
+    Stmt, accept, any_of, count, drop, is, jump, masked, meta, numbers, payload, prefix, text,
+};
 use super::permits::{add_sets, dhcp_and_ndp, dns, endpoints, ntp, of, to_set};
 use super::table::{Hook, TableSpec};
 use crate::config::{DnsPolicy, PathConfig};

@@ -16,13 +16,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use boringtun::noise::rate_limiter::RateLimiter;
-use boringtun::noise::{Packet, Tunn, TunnResult};
-use boringtun::x25519;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{DATAGRAM, ProbeError, errno, is_icmp, receive, time_given, unguessable};
+use super::noise::{Answer, Initiator};
+use super::{DATAGRAM, ProbeError, errno, is_icmp, receive, time_given};
 use crate::key::{PublicKey, SecretKey};
 
 /// The part of the timeout after which an unanswered initiation is sent again: halfway, so that
@@ -31,15 +29,9 @@ use crate::key::{PublicKey, SecretKey};
 /// second and more are far from it.)
 const RETRY_AFTER: u32 = 2;
 
-/// The session index has 24 bits of our choosing, above 8 that count the sessions.
-const INDEX_MASK: u64 = 0x00ff_ffff;
-
-/// No packet is ever the tenth of a second here: a probe takes part in at most three handshakes,
-/// so the limit that protects a server's processor only could make us turn an answer away.
-const UNLIMITED: u64 = u64::MAX;
-
-/// Where an initiation names its sender: after the four bytes of its type.
-const SENDER_INDEX: std::ops::Range<usize> = 4..8;
+/// How many cookies are answered with a new initiation. A responder under load needs one, and what
+/// is sent after that carries it anyway.
+const COOKIES_HONOURED: u32 = 1;
 
 /// An endpoint to shake hands with.
 #[derive(Debug)]
@@ -82,75 +74,99 @@ pub fn handshake(request: &HandshakeRequest) -> Result<HandshakeOutcome, ProbeEr
         Err(refusal) => return Ok(HandshakeOutcome::Refused(refusal)),
     };
     let started = Instant::now();
-    let deadline = started + timeout;
-    let mut initiator = Initiator::new(request);
-    let mut buffer = [0; DATAGRAM];
-    let mut refusal = initiator.initiate(&socket, request.address)?;
-    let mut left = Left {
-        retry: true,
-        cookie: true,
+    let mut attempts = Attempts {
+        socket,
+        to: request.address,
+        initiator: Initiator::new(request.private_key, request.public_key, request.preshared_key),
+        sent_at: Vec::new(),
+        cookies_left: COOKIES_HONOURED,
+        refused: 0,
+        refusal: None,
     };
-
-    loop {
-        let until = if left.retry {
-            started + timeout / RETRY_AFTER
-        } else {
-            deadline
-        };
-        let answer = match receive(&socket, &mut buffer, until) {
-            Ok(None) if left.retry => {
-                left.retry = false;
-                refusal = initiator.initiate(&socket, request.address)?.or(refusal);
-                continue;
-            }
-            Ok(None) => break,
-            Ok(Some(length)) => initiator.read(&buffer[..length]),
-            Err(error) => {
-                refusal = Some(heard(request.address, error)?);
-                // Both initiations were refused: nobody is left who could answer.
-                if left.retry {
-                    continue;
-                }
-                break;
-            }
-        };
-        match answer {
-            Answer::Response { took } => return Ok(HandshakeOutcome::Completed { took }),
-            Answer::Cookie if left.cookie => {
-                left.cookie = false;
-                refusal = initiator.initiate(&socket, request.address)?.or(refusal);
-            }
-            Answer::Cookie | Answer::Nothing => {}
+    attempts.initiate()?;
+    let completed = match attempts.wait(started + timeout / RETRY_AFTER)? {
+        None => {
+            attempts.initiate()?;
+            attempts.wait(started + timeout)?
         }
-    }
-    Ok(refusal.map_or(HandshakeOutcome::NoAnswer, HandshakeOutcome::Refused))
+        completed => completed,
+    };
+    Ok(match (completed, attempts.refusal) {
+        (Some(took), _) => HandshakeOutcome::Completed { took },
+        (None, Some(refusal)) => HandshakeOutcome::Refused(refusal),
+        (None, None) => HandshakeOutcome::NoAnswer,
+    })
 }
 
-/// What may still be sent besides the first initiation: it bounds what anybody can make us send.
-struct Left {
-    /// One more, for the datagram that got lost.
-    retry: bool,
-    /// One more, to hand back the cookie of a responder under load.
-    cookie: bool,
+/// The initiations of one probe: two, and one to bring a cookie back. Nobody can make us send more.
+struct Attempts<'a> {
+    socket: Socket,
+    to: SocketAddr,
+    initiator: Initiator<'a>,
+    /// When each of them was sent, in the order in which the initiator counts them.
+    sent_at: Vec<Instant>,
+    cookies_left: u32,
+    /// How many of them were refused, and the latest word.
+    refused: usize,
+    refusal: Option<String>,
+}
+
+impl Attempts<'_> {
+    fn initiate(&mut self) -> Result<(), ProbeError> {
+        let message = self.initiator.initiation()?;
+        self.sent_at.push(Instant::now());
+        if let Err(error) = self.socket.send(&message) {
+            self.refusal = Some(not_sent(self.to, error)?);
+            self.refused += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits for an authentic response; how long it took, or `None` for none.
+    fn wait(&mut self, until: Instant) -> Result<Option<Duration>, ProbeError> {
+        let mut buffer = [0; DATAGRAM];
+        while !self.is_hopeless() {
+            let length = match receive(&self.socket, &mut buffer, until) {
+                Ok(None) => return Ok(None),
+                Ok(Some(length)) => length,
+                Err(error) => {
+                    self.refusal = Some(heard(self.to, error)?);
+                    self.refused += 1;
+                    continue;
+                }
+            };
+            match self.initiator.read(&buffer[..length]) {
+                Answer::Response(number) => {
+                    return Ok(self.sent_at.get(number).map(Instant::elapsed));
+                }
+                Answer::Cookie if self.cookies_left > 0 => {
+                    self.cookies_left -= 1;
+                    self.initiate()?;
+                }
+                Answer::Cookie | Answer::Nothing => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first initiation and the retry were refused: nobody is left who could answer. The first
+    /// alone is not enough, it may have met a router that was only just starting.
+    fn is_hopeless(&self) -> bool {
+        self.sent_at.len() > 1 && self.refused >= self.sent_at.len()
+    }
 }
 
 /// A connected socket, marked before it is connected because the mark chooses the route; or what
 /// the routing table says against the way there.
 fn open(request: &HandshakeRequest) -> Result<Result<Socket, String>, ProbeError> {
     let to = request.address.ip();
-    let socket = Socket::new(
-        Domain::for_address(request.address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )
-    .map_err(|source| ProbeError::Open { to, source })?;
+    let socket =
+        Socket::new(Domain::for_address(request.address), Type::DGRAM, Some(Protocol::UDP))
+            .map_err(|source| ProbeError::Open { to, source })?;
     if request.fwmark != 0 {
         socket
             .set_mark(request.fwmark)
-            .map_err(|source| ProbeError::Mark {
-                fwmark: request.fwmark,
-                source,
-            })?;
+            .map_err(|source| ProbeError::Mark { fwmark: request.fwmark, source })?;
     }
     match socket.connect(&request.address.into()) {
         Ok(()) => Ok(Ok(socket)),
@@ -176,96 +192,7 @@ fn heard(address: SocketAddr, source: io::Error) -> Result<String, ProbeError> {
         // ICMPv6 "administratively prohibited" is EACCES; it is somebody else's word, as this
         // host's own firewall speaks up when the packet is sent.
         Some(errno) if is_icmp(errno) || errno == Errno::EACCES => Ok(errno.desc().to_owned()),
-        _ => Err(ProbeError::Receive {
-            from: address.ip(),
-            source,
-        }),
-    }
-}
-
-/// What a datagram was.
-#[derive(Debug, PartialEq, Eq)]
-enum Answer {
-    /// The authentic response to one of our initiations.
-    Response { took: Duration },
-    /// An authentic cookie: the responder is under load and wants to see that we are at our address.
-    Cookie,
-    /// Neither: noise, a replay, or a handshake with other keys.
-    Nothing,
-}
-
-/// Our side of the handshake.
-struct Initiator {
-    tunn: Tunn,
-    /// The session index and the time of each initiation sent.
-    sent: Vec<(u32, Instant)>,
-}
-
-impl Initiator {
-    fn new(request: &HandshakeRequest) -> Self {
-        let private_key = x25519::StaticSecret::from(*request.private_key.expose());
-        let limiter = RateLimiter::new(&x25519::PublicKey::from(&private_key), UNLIMITED);
-        let index = u32::try_from(unguessable() & INDEX_MASK).unwrap_or_default();
-        let tunn = Tunn::new(
-            private_key,
-            x25519::PublicKey::from(*request.public_key.as_bytes()),
-            request.preshared_key.map(|key| *key.expose()),
-            None,
-            index,
-            Some(limiter.into()),
-        );
-        Self {
-            tunn,
-            sent: Vec::new(),
-        }
-    }
-
-    /// Sends a new initiation, with the responder's cookie if it gave one; `Some` is a refusal.
-    fn initiate(&mut self, socket: &Socket, to: SocketAddr) -> Result<Option<String>, ProbeError> {
-        let mut buffer = [0; DATAGRAM];
-        let TunnResult::WriteToNetwork(packet) =
-            self.tunn.format_handshake_initiation(&mut buffer, true)
-        else {
-            // Only for want of room in the buffer, and there is plenty.
-            return Ok(None);
-        };
-        if let Ok(index) = packet[SENDER_INDEX].try_into() {
-            self.sent.push((u32::from_le_bytes(index), Instant::now()));
-        }
-        match socket.send(packet) {
-            Ok(_) => Ok(None),
-            Err(error) => not_sent(to, error).map(Some),
-        }
-    }
-
-    /// Tells what a datagram is. Only the two kinds that answer an initiation reach the protocol:
-    /// it would also reply to others, and a reply must not be mistaken for a success.
-    fn read(&mut self, datagram: &[u8]) -> Answer {
-        let mut reply = [0; DATAGRAM];
-        match Tunn::parse_incoming_packet(datagram) {
-            Ok(Packet::HandshakeResponse(response)) => {
-                match self.tunn.decapsulate(None, datagram, &mut reply) {
-                    // The reply is the packet that would confirm the session: dropped on purpose,
-                    // see the top of this file.
-                    TunnResult::WriteToNetwork(_) => self.answered(response.receiver_idx),
-                    _ => Answer::Nothing,
-                }
-            }
-            Ok(Packet::PacketCookieReply(_)) => {
-                match self.tunn.decapsulate(None, datagram, &mut reply) {
-                    TunnResult::Done => Answer::Cookie,
-                    _ => Answer::Nothing,
-                }
-            }
-            _ => Answer::Nothing,
-        }
-    }
-
-    fn answered(&self, index: u32) -> Answer {
-        let sent = self.sent.iter().find(|(of, _)| *of == index);
-        sent.map_or(Answer::Nothing, |(_, at)| Answer::Response {
-            took: at.elapsed(),
-        })
+        _ => Err(ProbeError::Receive { from: address.ip(), source }),
     }
 }
 
@@ -275,9 +202,12 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
     use std::thread::JoinHandle;
 
-    use proptest::prelude::*;
+    use boringtun::noise::rate_limiter::RateLimiter;
+    use boringtun::noise::{Tunn, TunnResult};
+    use boringtun::x25519;
 
     use super::*;
+    use crate::probe::noise::INITIATION_LENGTH;
 
     /// Long enough for the slowest machine: nobody waits it out.
     const AMPLE: Duration = Duration::from_secs(20);
@@ -286,10 +216,11 @@ mod tests {
     /// So short that its half has passed soon, so long that the retry is answered in time.
     const RETRIED: Duration = Duration::from_secs(4);
 
-    const INITIATION: usize = 148;
     /// The part of a response that its authenticity covers: all but the second MAC, which only a
     /// responder under load looks at.
     const AUTHENTICATED: usize = 76;
+    /// A rate that no test reaches.
+    const UNLIMITED: u64 = u64::MAX;
     const SESSION_INDEX: u32 = 7;
 
     const V4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -308,11 +239,7 @@ mod tests {
 
     impl Keys {
         fn new() -> Self {
-            Self {
-                client: key(1),
-                server: key(2),
-                preshared: Some(key(3)),
-            }
+            Self { client: key(1), server: key(2), preshared: Some(key(3)) }
         }
 
         /// The server's side; `limit` handshakes a second and it is under load.
@@ -402,10 +329,7 @@ mod tests {
     fn s9_the_right_endpoint_completes() {
         for preshared in [None, Some(key(3))] {
             for at in [V4, V6] {
-                let keys = Keys {
-                    preshared: preshared.clone(),
-                    ..Keys::new()
-                };
+                let keys = Keys { preshared: preshared.clone(), ..Keys::new() };
                 let far = FarEnd::server(at, keys.server(UNLIMITED));
                 let outcome = handshake(&keys.request(far.address, AMPLE)).expect("a probe");
                 assert!(completed(&outcome), "{at}, {preshared:?}: {outcome:?}");
@@ -418,34 +342,10 @@ mod tests {
     fn s9_an_endpoint_with_other_keys_is_no_answer() {
         let right = Keys::new();
         let wrong = [
-            (
-                "its key",
-                Keys {
-                    server: key(9),
-                    ..Keys::new()
-                },
-            ),
-            (
-                "our key",
-                Keys {
-                    client: key(9),
-                    ..Keys::new()
-                },
-            ),
-            (
-                "the preshared key",
-                Keys {
-                    preshared: Some(key(9)),
-                    ..Keys::new()
-                },
-            ),
-            (
-                "no preshared key",
-                Keys {
-                    preshared: None,
-                    ..Keys::new()
-                },
-            ),
+            ("its key", Keys { server: key(9), ..Keys::new() }),
+            ("our key", Keys { client: key(9), ..Keys::new() }),
+            ("the preshared key", Keys { preshared: Some(key(9)), ..Keys::new() }),
+            ("no preshared key", Keys { preshared: None, ..Keys::new() }),
         ];
         for (what, keys) in wrong {
             let far = FarEnd::server(V4, right.server(UNLIMITED));
@@ -459,15 +359,10 @@ mod tests {
     fn s9_a_closed_port_is_refused() {
         // A socket that talks to somebody else: it holds the port, and the port is closed to us.
         let holder = UdpSocket::bind(V4).expect("a port");
-        holder
-            .connect((Ipv4Addr::LOCALHOST, 9))
-            .expect("a connected socket");
+        holder.connect((Ipv4Addr::LOCALHOST, 9)).expect("a connected socket");
         let address = holder.local_addr().expect("its address");
         let outcome = handshake(&Keys::new().request(address, SHORT)).expect("a probe");
-        assert!(
-            matches!(outcome, HandshakeOutcome::Refused(_)),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, HandshakeOutcome::Refused(_)), "{outcome:?}");
     }
 
     #[test]
@@ -484,11 +379,7 @@ mod tests {
         let far = FarEnd::server(V4, keys.server(0));
         let outcome = handshake(&keys.request(far.address, AMPLE)).expect("a probe");
         assert!(completed(&outcome), "{outcome:?}");
-        assert_eq!(
-            far.stop().len(),
-            2,
-            "one initiation without the cookie and one with it"
-        );
+        assert_eq!(far.stop().len(), 2, "one initiation without the cookie and one with it");
     }
 
     #[test]
@@ -501,10 +392,7 @@ mod tests {
         });
         let outcome = handshake(&keys.request(far.address, SHORT)).expect("a probe");
         assert_eq!(outcome, HandshakeOutcome::NoAnswer);
-        assert!(
-            far.stop().len() <= 3,
-            "the initiation, the retry, the cookie's"
-        );
+        assert!(far.stop().len() <= 3, "the initiation, the retry, the cookie's");
     }
 
     #[test]
@@ -529,9 +417,7 @@ mod tests {
         let mut server = keys.server(UNLIMITED);
         let mut first: Option<Vec<Vec<u8>>> = None;
         let far = FarEnd::start(V4, move |datagram, from| {
-            first
-                .get_or_insert_with(|| answer(&mut server, datagram, from))
-                .clone()
+            first.get_or_insert_with(|| answer(&mut server, datagram, from)).clone()
         });
         let outcome = handshake(&keys.request(far.address, AMPLE)).expect("a probe");
         assert!(completed(&outcome), "the true answer: {outcome:?}");
@@ -544,12 +430,7 @@ mod tests {
     fn garbage_before_the_answer_is_ignored() {
         let keys = Keys::new();
         let mut server = keys.server(UNLIMITED);
-        let mut stranger = Keys {
-            client: key(1),
-            server: key(8),
-            preshared: None,
-        }
-        .server(0);
+        let mut stranger = Keys { client: key(1), server: key(8), preshared: None }.server(0);
         let far = FarEnd::start(V4, move |datagram, from| {
             let true_answer = answer(&mut server, datagram, from);
             let mut answers = vec![vec![0; 1], vec![0xff; DATAGRAM + 1], datagram.to_vec()];
@@ -576,7 +457,7 @@ mod tests {
         let far = FarEnd::server(V4, keys.server(UNLIMITED));
         handshake(&keys.request(far.address, AMPLE)).expect("a probe");
         let lengths: BTreeSet<usize> = far.stop().iter().map(Vec::len).collect();
-        assert_eq!(lengths, BTreeSet::from([INITIATION]), "initiations only");
+        assert_eq!(lengths, BTreeSet::from([INITIATION_LENGTH]), "initiations only");
     }
 
     #[test]
@@ -587,12 +468,7 @@ mod tests {
 
     #[test]
     fn s7_a_verdict_of_this_host_is_never_one_on_the_endpoint() {
-        let local = [
-            Errno::EPERM,
-            Errno::ENOBUFS,
-            Errno::EINVAL,
-            Errno::EADDRNOTAVAIL,
-        ];
+        let local = [Errno::EPERM, Errno::ENOBUFS, Errno::EINVAL, Errno::EADDRNOTAVAIL];
         let remote = [Errno::ECONNREFUSED, Errno::EHOSTUNREACH, Errno::ENETUNREACH];
         for what in [not_sent, heard] {
             for errno in local {
@@ -604,30 +480,7 @@ mod tests {
         }
         // Sending, it is our own route or rule; waiting, it is ICMPv6 from somewhere else.
         let forbidden = not_sent(V4, Errno::EACCES.into());
-        assert!(
-            matches!(forbidden, Err(ProbeError::Forbidden { .. })),
-            "{forbidden:?}"
-        );
+        assert!(matches!(forbidden, Err(ProbeError::Forbidden { .. })), "{forbidden:?}");
         assert!(heard(V4, Errno::EACCES.into()).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn noise_is_never_an_answer(
-            kind in 0u8..6,
-            noise in proptest::sample::select(vec![0, 3, 31, 32, 64, 92, 148])
-                .prop_flat_map(|length| proptest::collection::vec(any::<u8>(), length)),
-        ) {
-            let keys = Keys::new();
-            let mut initiator = Initiator::new(&keys.request(V4, SHORT));
-            let mut buffer = [0; DATAGRAM];
-            initiator.tunn.format_handshake_initiation(&mut buffer, true);
-            let mut datagram = noise;
-            // As near to a packet as noise gets.
-            for (to, from) in datagram.iter_mut().zip([kind, 0, 0, 0]) {
-                *to = from;
-            }
-            prop_assert_eq!(initiator.read(&datagram), Answer::Nothing);
-        }
     }
 }

@@ -6,6 +6,7 @@
 //! be read as a dead far end. All calls block up to their timeout: run them on threads.
 
 pub mod handshake;
+mod noise;
 pub mod tunnel;
 pub mod uplink;
 
@@ -40,6 +41,8 @@ pub enum ProbeError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot make a handshake message from the endpoint's keys")]
+    Noise(#[source] snow::Error),
     #[error(
         "may not send an ICMP echo: put the program's group into the sysctl net.ipv4.ping_group_range, or grant CAP_NET_RAW"
     )]
@@ -133,7 +136,7 @@ fn errno(error: &io::Error) -> Option<Errno> {
 }
 
 /// What ICMP from the path or the far end becomes on a connected socket. A missing route has the
-/// same names. (ICMPv6 "prohibited" becomes EACCES, which on sending means this host's own rules.)
+/// same names. ("Prohibited", of IPv6, becomes EACCES, which on sending means this host's own rules.)
 fn is_icmp(errno: Errno) -> bool {
     matches!(
         errno,

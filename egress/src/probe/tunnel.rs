@@ -59,10 +59,7 @@ pub fn echo(request: &TunnelProbeRequest) -> Result<TunnelProbeOutcome, ProbeErr
     let (socket, kind) = open(request.target)?;
     socket
         .bind_device(Some(device.name.as_bytes()))
-        .map_err(|source| ProbeError::Bind {
-            device: device.name,
-            source,
-        })?;
+        .map_err(|source| ProbeError::Bind { device: device.name, source })?;
 
     let message = Echo::new(request.target);
     let sent = Instant::now();
@@ -73,18 +70,13 @@ pub fn echo(request: &TunnelProbeRequest) -> Result<TunnelProbeOutcome, ProbeErr
         match receive(&socket, &mut buffer, sent + timeout) {
             Ok(None) => return Ok(TunnelProbeOutcome::Silent),
             Ok(Some(length)) if message.is_answered_by(kind, &buffer[..length]) => {
-                return Ok(TunnelProbeOutcome::Answered {
-                    took: sent.elapsed(),
-                });
+                return Ok(TunnelProbeOutcome::Answered { took: sent.elapsed() });
             }
             // Somebody else's.
             Ok(Some(_)) => {}
             Err(error) if is_about_the_way(&error) => {}
             Err(source) => {
-                return Err(ProbeError::Receive {
-                    from: request.target,
-                    source,
-                });
+                return Err(ProbeError::Receive { from: request.target, source });
             }
         }
     }
@@ -119,17 +111,13 @@ fn send(socket: &Socket, to: IpAddr, message: &[u8]) -> Result<(), ProbeError> {
     // Connected, so that the kernel passes on what ICMP says about this echo and, on a raw socket,
     // keeps other hosts' messages away. ICMP has no ports.
     let address = SockAddr::from(std::net::SocketAddr::new(to, 0));
-    socket
-        .connect(&address)
-        .and_then(|()| socket.send(message))
-        .map(drop)
-        .map_err(|source| {
-            if is_forbidden(&source) {
-                ProbeError::Forbidden { to, source }
-            } else {
-                ProbeError::Send { to, source }
-            }
-        })
+    socket.connect(&address).and_then(|()| socket.send(message)).map(drop).map_err(|source| {
+        if is_forbidden(&source) {
+            ProbeError::Forbidden { to, source }
+        } else {
+            ProbeError::Send { to, source }
+        }
+    })
 }
 
 fn is_forbidden(error: &io::Error) -> bool {
@@ -189,16 +177,7 @@ impl Echo {
         let Some((header, payload)) = message.and_then(<[u8]>::split_first_chunk::<HEADER>) else {
             return false;
         };
-        let [
-            kind_of_message,
-            code,
-            _,
-            _,
-            id_high,
-            id_low,
-            seq_high,
-            seq_low,
-        ] = *header;
+        let [kind_of_message, code, _, _, id_high, id_low, seq_high, seq_low] = *header;
         // An ICMP socket has put an identifier of its own in the place of ours.
         let is_ours =
             kind == Kind::Ping || u16::from_be_bytes([id_high, id_low]) == self.identifier;
@@ -242,11 +221,7 @@ mod tests {
     const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
     fn through(interface: &str, target: IpAddr, timeout: Duration) -> TunnelProbeRequest<'_> {
-        TunnelProbeRequest {
-            interface,
-            target,
-            timeout,
-        }
+        TunnelProbeRequest { interface, target, timeout }
     }
 
     /// The reply a target would send to `echo`, as a socket that is `kind` hands it over.
@@ -267,10 +242,7 @@ mod tests {
     #[test]
     fn a_target_that_is_there_answers() {
         let outcome = echo(&through("lo", V4, AMPLE)).expect("an ICMP echo through `lo`");
-        assert!(
-            matches!(outcome, TunnelProbeOutcome::Answered { .. }),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, TunnelProbeOutcome::Answered { .. }), "{outcome:?}");
     }
 
     #[test]
@@ -278,10 +250,7 @@ mod tests {
         // TEST-NET-3: nothing on the loopback device answers for it, and it may go nowhere else.
         let elsewhere = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
         let outcome = echo(&through("lo", elsewhere, SHORT));
-        assert!(
-            !matches!(outcome, Ok(TunnelProbeOutcome::Answered { .. })),
-            "{outcome:?}"
-        );
+        assert!(!matches!(outcome, Ok(TunnelProbeOutcome::Answered { .. })), "{outcome:?}");
     }
 
     #[test]
@@ -289,10 +258,7 @@ mod tests {
         // "lo" with a tail would be cut to a name of 15 bytes, an empty name binds to no device.
         for name in ["", "no-such-device", "lo\0", "lo-and-far-too-long-a-name"] {
             let outcome = echo(&through(name, V4, AMPLE));
-            assert!(
-                matches!(outcome, Err(ProbeError::NoDevice(_))),
-                "{name:?}: {outcome:?}"
-            );
+            assert!(matches!(outcome, Err(ProbeError::NoDevice(_))), "{name:?}: {outcome:?}");
         }
     }
 
@@ -310,14 +276,8 @@ mod tests {
                 let answer = reply(&echo, kind);
                 assert!(echo.is_answered_by(kind, &answer));
                 assert!(!echo.is_answered_by(kind, &reply(&Echo::new(target), kind)));
-                assert!(
-                    !echo.is_answered_by(kind, &echo.request()),
-                    "its own request"
-                );
-                assert!(
-                    !echo.is_answered_by(kind, &answer[..answer.len() - 1]),
-                    "cut short"
-                );
+                assert!(!echo.is_answered_by(kind, &echo.request()), "its own request");
+                assert!(!echo.is_answered_by(kind, &answer[..answer.len() - 1]), "cut short");
             }
         }
     }

@@ -65,10 +65,7 @@ pub fn default_route_devices(not: &[&str]) -> Result<Vec<Device>, ProbeError> {
 /// The device of that name, if there is one now.
 pub fn device(name: &str) -> Option<Device> {
     let index = if_nametoindex(name).ok()?;
-    Some(Device {
-        name: name.to_owned(),
-        index,
-    })
+    Some(Device { name: name.to_owned(), index })
 }
 
 /// Judges the uplinks by carrier and by what the neighbour table says of their gateways.
@@ -112,18 +109,13 @@ fn judge(
     if devices.is_empty() {
         return UplinkVerdict::Down(NO_DEFAULT_ROUTE);
     }
-    let mut connected = devices
-        .iter()
-        .filter(|device| with_carrier.contains(&device.name))
-        .peekable();
+    let mut connected =
+        devices.iter().filter(|device| with_carrier.contains(&device.name)).peekable();
     if connected.peek().is_none() {
         return UplinkVerdict::Down(NO_CARRIER);
     }
     let gateway_is_dead = |device: &Device| {
-        let mut gateways = routes
-            .iter()
-            .filter(|route| route.device == device.name)
-            .peekable();
+        let mut gateways = routes.iter().filter(|route| route.device == device.name).peekable();
         gateways.peek().is_some() && gateways.all(|route| route.is_silent(silent))
     };
     if connected.all(gateway_is_dead) {
@@ -143,10 +135,7 @@ struct DefaultRoute {
 impl DefaultRoute {
     fn is_silent(&self, silent: &BTreeSet<Neighbour>) -> bool {
         self.gateway.is_some_and(|address| {
-            silent.contains(&Neighbour {
-                address,
-                device: self.device.clone(),
-            })
+            silent.contains(&Neighbour { address, device: self.device.clone() })
         })
     }
 }
@@ -176,19 +165,12 @@ fn default_route(line: &str) -> Option<DefaultRoute> {
     // Addresses are printed as a number in the machine's own order.
     let gateway = Ipv4Addr::from(hex(gateway)?.to_ne_bytes());
     let gateway = (!gateway.is_unspecified()).then_some(gateway);
-    Some(DefaultRoute {
-        device: device.to_owned(),
-        gateway,
-    })
+    Some(DefaultRoute { device: device.to_owned(), gateway })
 }
 
 /// The devices of the default routes in `/proc/net/ipv6_route`.
 fn default_devices(table: &str) -> BTreeSet<String> {
-    table
-        .lines()
-        .filter_map(default_device)
-        .map(str::to_owned)
-        .collect()
+    table.lines().filter_map(default_device).map(str::to_owned).collect()
 }
 
 fn default_device(line: &str) -> Option<&str> {
@@ -212,10 +194,7 @@ fn silent_neighbour(line: &str) -> Option<Neighbour> {
     };
     let address = address.parse().ok()?;
     let is_silent = hex(flags.strip_prefix("0x")?)? == 0;
-    is_silent.then(|| Neighbour {
-        address,
-        device: device.to_owned(),
-    })
+    is_silent.then(|| Neighbour { address, device: device.to_owned() })
 }
 
 fn hex(text: &str) -> Option<u32> {
@@ -266,21 +245,13 @@ IP address       HW type     Flags       HW address            Mask     Device
 ";
 
     /// Devices, those of them with a carrier, the silent neighbours, and the verdict.
-    type Case<'a> = (
-        &'a [&'a str],
-        &'a [&'a str],
-        &'a BTreeSet<Neighbour>,
-        UplinkVerdict,
-    );
+    type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a BTreeSet<Neighbour>, UplinkVerdict);
 
     fn devices(names: &[&str]) -> Vec<Device> {
         names
             .iter()
             .zip(1..)
-            .map(|(name, index)| Device {
-                name: (*name).to_owned(),
-                index,
-            })
+            .map(|(name, index)| Device { name: (*name).to_owned(), index })
             .collect()
     }
 
@@ -291,19 +262,9 @@ IP address       HW type     Flags       HW address            Mask     Device
     #[test]
     fn ipv4_default_routes_are_read() {
         let found = default_routes(&ipv4_table());
-        let eth0 = DefaultRoute {
-            device: "eth0".to_owned(),
-            gateway: Some(GATEWAY),
-        };
-        let ppp0 = DefaultRoute {
-            device: "ppp0".to_owned(),
-            gateway: None,
-        };
-        assert_eq!(
-            found,
-            [eth0, ppp0],
-            "half-defaults, unreachable and subnet routes are none"
-        );
+        let eth0 = DefaultRoute { device: "eth0".to_owned(), gateway: Some(GATEWAY) };
+        let ppp0 = DefaultRoute { device: "ppp0".to_owned(), gateway: None };
+        assert_eq!(found, [eth0, ppp0], "half-defaults, unreachable and subnet routes are none");
     }
 
     #[test]
@@ -313,10 +274,7 @@ IP address       HW type     Flags       HW address            Mask     Device
 
     #[test]
     fn a_neighbour_is_silent_on_its_own_device_only() {
-        let silent = Neighbour {
-            address: GATEWAY,
-            device: "eth0".to_owned(),
-        };
+        let silent = Neighbour { address: GATEWAY, device: "eth0".to_owned() };
         assert_eq!(silent_neighbours(ARP_TABLE), BTreeSet::from([silent]));
     }
 
@@ -329,24 +287,9 @@ IP address       HW type     Flags       HW address            Mask     Device
             (&[], &["eth0"], &none, UplinkVerdict::Down(NO_DEFAULT_ROUTE)),
             (&["eth0"], &["lo"], &none, UplinkVerdict::Down(NO_CARRIER)),
             (&["eth0"], &["eth0"], &none, UplinkVerdict::Up),
-            (
-                &["eth0"],
-                &["eth0"],
-                &silent,
-                UplinkVerdict::Down(GATEWAY_SILENT),
-            ),
-            (
-                &["eth0", "ppp0"],
-                &["eth0"],
-                &silent,
-                UplinkVerdict::Down(GATEWAY_SILENT),
-            ),
-            (
-                &["eth0", "ppp0"],
-                &["eth0", "ppp0"],
-                &silent,
-                UplinkVerdict::Up,
-            ),
+            (&["eth0"], &["eth0"], &silent, UplinkVerdict::Down(GATEWAY_SILENT)),
+            (&["eth0", "ppp0"], &["eth0"], &silent, UplinkVerdict::Down(GATEWAY_SILENT)),
+            (&["eth0", "ppp0"], &["eth0", "ppp0"], &silent, UplinkVerdict::Up),
             (&["ppp0"], &["ppp0"], &silent, UplinkVerdict::Up),
             // By hand, without a default route: judged by its carrier.
             (&["eth7"], &["eth7"], &silent, UplinkVerdict::Up),
@@ -362,14 +305,8 @@ IP address       HW type     Flags       HW address            Mask     Device
 
     #[test]
     fn one_gateway_that_may_live_is_enough() {
-        let dead = DefaultRoute {
-            device: "eth0".to_owned(),
-            gateway: Some(GATEWAY),
-        };
-        let other = DefaultRoute {
-            gateway: Some(Ipv4Addr::new(192, 168, 10, 2)),
-            ..dead.clone()
-        };
+        let dead = DefaultRoute { device: "eth0".to_owned(), gateway: Some(GATEWAY) };
+        let other = DefaultRoute { gateway: Some(Ipv4Addr::new(192, 168, 10, 2)), ..dead.clone() };
         let verdict = judge(
             &devices(&["eth0"]),
             &set(&["eth0"]),
@@ -388,10 +325,7 @@ IP address       HW type     Flags       HW address            Mask     Device
         assert!(found.is_sorted());
         for name in found.iter().map(|device| device.name.as_str()) {
             let rest = default_route_devices(&[name]).expect("the tables of this host");
-            assert!(
-                rest.iter().all(|device| device.name != name),
-                "{name} was left out"
-            );
+            assert!(rest.iter().all(|device| device.name != name), "{name} was left out");
         }
         let verdict = uplink(&[]).expect("the tables of this host");
         assert_eq!(verdict, UplinkVerdict::Down(NO_DEFAULT_ROUTE));

@@ -127,26 +127,9 @@ fn each_mistake_is_told_with_its_line_and_its_mend() {
     world.file("open.conf", WG_QUICK, 0o604);
     world.file("bad.key", &PRIVATE[1..], 0o600);
     world.file("binary.key", [0xff, 0xfe], 0o600);
-    world.file(
-        "moved.conf",
-        WG_QUICK.replace("10.64.0.2", "10.64.9.9"),
-        0o600,
-    );
-    world.file(
-        "long.conf",
-        format!("{WG_QUICK}PersistentKeepalive = 60\n"),
-        0o600,
-    );
-    let cases = [
-        KEYS,
-        KINDS,
-        VALUES,
-        WORKLOADS,
-        FILES,
-        SECRETS,
-        CONTRADICTIONS,
-    ]
-    .concat();
+    world.file("moved.conf", WG_QUICK.replace("10.64.0.2", "10.64.9.9"), 0o600);
+    world.file("long.conf", format!("{WG_QUICK}PersistentKeepalive = 60\n"), 0o600);
+    let cases = [KEYS, KINDS, VALUES, WORKLOADS, FILES, SECRETS, CONTRADICTIONS].concat();
     let mut wrong = String::new();
     for (from, to, want) in cases {
         let message = world.refusal(edited(from, to));
@@ -167,11 +150,7 @@ fn each_broken_file_is_told_with_its_place_and_its_mend() {
         )
     };
     let two = |a: &str, b: &str| {
-        format!(
-            "paths:\n{}{}",
-            path(a, "primary.conf"),
-            path(b, "primary.conf")
-        )
+        format!("paths:\n{}{}", path(a, "primary.conf"), path(b, "primary.conf"))
     };
     let deep = format!("paths: {}", "[".repeat(300));
     let cases: &[(&[u8], &str)] = &[
@@ -183,26 +162,14 @@ fn each_broken_file_is_told_with_its_place_and_its_mend() {
             b"path: []",
             "egress.yml:1: unknown key `path` (did you mean `paths`?); known here: paths",
         ),
-        (
-            b"\n\npaths: []",
-            "egress.yml:3: paths: the list is empty; describe at least one path",
-        ),
+        (b"\n\npaths: []", "egress.yml:3: paths: the list is empty; describe at least one path"),
         (b"paths:\n", "egress.yml:1: the key `paths` is missing"),
-        (
-            b"paths:\n  - name: a\n   interface: b\n",
-            "egress.yml:3: is not valid YAML",
-        ),
+        (b"paths:\n  - name: a\n   interface: b\n", "egress.yml:3: is not valid YAML"),
         (b"paths:\n  - name: \"a\n", "is not valid YAML"),
-        (
-            b"paths: *gone",
-            "egress.yml:1: is not valid YAML: unknown anchor",
-        ),
+        (b"paths: *gone", "egress.yml:1: is not valid YAML: unknown anchor"),
         (b"paths: []\n---\npaths: []", "more than one document"),
         (b"paths: &a [*a]", "egress.yml"),
-        (
-            b"? [a]\n: b",
-            "egress.yml:1: this form of YAML has no place here",
-        ),
+        (b"? [a]\n: b", "egress.yml:1: this form of YAML has no place here"),
         (b"paths: []\n# \xff\n", "egress.yml:2: is not UTF-8 text"),
         (deep.as_bytes(), "egress.yml"),
     ];
@@ -228,16 +195,9 @@ fn each_broken_file_is_told_with_its_place_and_its_mend() {
         let message = world.refusal(yaml);
         assert!(message.contains(want), "want: {want}\ngot:  {message}");
     }
-    let gone = Config::load(&world.0.path().join("gone.yml"))
-        .expect_err("missing")
-        .to_string();
-    assert!(
-        gone.contains("gone.yml: there is no such file; write it, or name another"),
-        "{gone}"
-    );
-    let directory = Config::load(world.0.path())
-        .expect_err("a directory")
-        .to_string();
+    let gone = Config::load(&world.0.path().join("gone.yml")).expect_err("missing").to_string();
+    assert!(gone.contains("gone.yml: there is no such file; write it, or name another"), "{gone}");
+    let directory = Config::load(world.0.path()).expect_err("a directory").to_string();
     assert!(directory.contains("cannot be read"), "{directory}");
 }
 
@@ -261,14 +221,7 @@ paths:
 #[test]
 fn a_mistake_in_the_providers_file_is_told_with_that_files_line() {
     let world = World::new();
-    world.file(
-        "bad.conf",
-        WG_QUICK.replace("198.51.100.1", "vpn.example.net"),
-        0o600,
-    );
+    world.file("bad.conf", WG_QUICK.replace("198.51.100.1", "vpn.example.net"), 0o600);
     let message = world.refusal(edited("primary.conf", "bad.conf"));
-    assert!(
-        message.starts_with("bad.conf:6: `vpn.example.net` is a hostname; put"),
-        "{message}"
-    );
+    assert!(message.starts_with("bad.conf:6: `vpn.example.net` is a hostname; put"), "{message}");
 }

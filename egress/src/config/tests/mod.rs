@@ -88,9 +88,7 @@ impl World {
             cause = error.source();
         }
         assert_secret_free(&all);
-        error
-            .to_string()
-            .replace(&format!("{}/", self.0.path().display()), "")
+        error.to_string().replace(&format!("{}/", self.0.path().display()), "")
     }
 }
 
@@ -114,18 +112,12 @@ fn the_whole_file_is_understood() {
     let path = config.path("media").expect("the path");
     assert!(config.path("other").is_none());
     assert_eq!(path.interface, "wg0");
-    assert_eq!(
-        path.uplinks,
-        Uplinks::Named(vec!["eth0".into(), "eth1".into()])
-    );
+    assert_eq!(path.uplinks, Uplinks::Named(vec!["eth0".into(), "eth1".into()]));
     assert_eq!(
         (path.fwmark, &path.workload, path.dns),
         (0xca6c, &Workload::Host, DnsPolicy::Refuse)
     );
-    assert_eq!(
-        path.management,
-        ["192.168.10.5/32".parse::<IpNet>().expect("net")]
-    );
+    assert_eq!(path.management, ["192.168.10.5/32".parse::<IpNet>().expect("net")]);
     assert_eq!(path.allow[0].to_string(), "192.168.10.0/24");
     assert_eq!(
         path.health,
@@ -137,15 +129,10 @@ fn the_whole_file_is_understood() {
             ..Health::default()
         }
     );
-    let [primary, backup] = path.endpoints.as_slice() else {
-        panic!("two endpoints")
-    };
+    let [primary, backup] = path.endpoints.as_slice() else { panic!("two endpoints") };
     assert_eq!(path.primary().name, primary.name);
     assert_eq!(path.position(&backup.name), Some(1));
-    assert_eq!(
-        path.endpoint(&backup.name).map(|found| found.address),
-        Some(backup.address)
-    );
+    assert_eq!(path.endpoint(&backup.name).map(|found| found.address), Some(backup.address));
     assert_eq!(primary.address.to_string(), "198.51.100.1:51820");
     assert_eq!(backup.public_key.to_string(), PEER);
     assert_eq!(backup.allowed_ips.len(), 2);
@@ -159,10 +146,7 @@ fn what_is_left_out_has_its_default() {
     let config = World::new().load(yaml).expect("a good config");
     let path = &config.paths[0];
     assert_eq!((&path.uplinks, path.fwmark), (&Uplinks::Auto, 0xca6c));
-    assert_eq!(
-        (&path.workload, path.dns),
-        (&Workload::Host, DnsPolicy::Refuse)
-    );
+    assert_eq!((&path.workload, path.dns), (&Workload::Host, DnsPolicy::Refuse));
     assert!(path.allow.is_empty() && path.management.is_empty() && path.ntp.is_empty());
     assert_eq!(path.health, Health::default());
 }
@@ -176,10 +160,7 @@ fn values_may_be_written_in_several_ways() {
         ("uplinks: [eth0, eth1]", "uplinks: auto"),
         ("interval: 5s", "interval: 5000ms"),
         ("203.0.113.10:51820", "'[2001:db8::1]:51820'"),
-        (
-            "private_key_file: backup.key",
-            "private_key_file: ./backup.key",
-        ),
+        ("private_key_file: backup.key", "private_key_file: ./backup.key"),
         ("dns: refuse", "dns: allow"),
         ("        tunnel_addresses: [10.64.0.2/32]\n", ""),
         ("[10.64.0.2/32]", "[10.64.0.2]"),

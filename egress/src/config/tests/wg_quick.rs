@@ -53,14 +53,8 @@ fn all_that_wg_quick_accepts_is_accepted() {
     );
     let found = parse(&text).expect("a good file");
     let shown = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(
-        shown(&found.addresses),
-        ["10.0.0.2/32", "fd00::2/128", "10.0.0.3/32"]
-    );
-    assert_eq!(
-        shown(&found.allowed_ips),
-        ["0.0.0.0/0", "::/0", "10.0.0.0/8"]
-    );
+    assert_eq!(shown(&found.addresses), ["10.0.0.2/32", "fd00::2/128", "10.0.0.3/32"]);
+    assert_eq!(shown(&found.allowed_ips), ["0.0.0.0/0", "::/0", "10.0.0.0/8"]);
     assert_eq!(found.endpoint.to_string(), "[2001:db8::1]:51820");
     assert_eq!(found.public_key.to_string(), PUBLIC);
     assert_eq!(found.keepalive, Some(15));
@@ -74,10 +68,7 @@ fn each_mistake_is_told_with_its_line_and_its_mend() {
     for (from, to, line, want) in MISTAKES {
         let fault = parse(&good().replace(from, to)).expect_err(to);
         let message = fault.problem.to_string();
-        assert!(
-            message.contains(want),
-            "{to}\n  want: {want}\n  got:  {message}"
-        );
+        assert!(message.contains(want), "{to}\n  want: {want}\n  got:  {message}");
         assert_eq!(fault.line, *line, "{to}: {message}");
         assert!(!message.contains(&PRIVATE[..20]), "S10: {message}");
     }
