@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::{Endpoint, PathConfig, Uplinks};
 use crate::device::{self, DeviceError, DeviceView, Likeness};
-use crate::firewall::{self, Walls};
+use crate::firewall::{self, Listing, Walls};
 use crate::health::{Evidence, Leak, Lock, Peer, Probe, Standing, Uplink, Verdict, classify};
 use crate::probe::tunnel::{self, TunnelProbeOutcome, TunnelProbeRequest};
 use crate::probe::uplink::{self, Device, UplinkVerdict};
@@ -119,21 +119,38 @@ impl Sight {
     }
 
     pub fn lock(&self) -> Lock {
-        let Ok(PathState { intended: Some(intended), .. }) = &self.state else {
+        let Ok(PathState { intended: Some(_), .. }) = &self.state else {
             return Lock::Unknown("no completed load is on record".into());
         };
-        let walls = match &self.walls {
-            Ok(walls) => walls,
-            Err(error) => return Lock::Unknown(chain(error)),
-        };
-        let same = |listing: &Option<firewall::Listing>, digest: &str| {
-            listing.as_ref().is_some_and(|listing| listing.digest() == digest)
-        };
-        if same(&walls.killswitch, &intended.killswitch) && same(&walls.watch, &intended.watch) {
-            Lock::Intact
-        } else {
-            Lock::Broken
+        match &self.walls {
+            Err(error) => Lock::Unknown(chain(error)),
+            Ok(_) if self.integrity().iter().all(|(_, intact)| *intact) => Lock::Intact,
+            Ok(_) => Lock::Broken,
         }
+    }
+
+    /// Per table, whether it is the intended one. No load on record reads as broken; a kernel that
+    /// cannot be read says nothing.
+    pub fn integrity(&self) -> Vec<(&'static str, bool)> {
+        let Ok(walls) = &self.walls else {
+            return Vec::new();
+        };
+        let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
+        let same = |listing: &Option<Listing>, digest: Option<&String>| {
+            digest.is_some() && listing.as_ref().map(Listing::digest).as_ref() == digest
+        };
+        vec![
+            ("killswitch", same(&walls.killswitch, intended.map(|intended| &intended.killswitch))),
+            ("watch", same(&walls.watch, intended.map(|intended| &intended.watch))),
+        ]
+    }
+
+    /// The uplinks of now, each with whether the watch was attached to it, by name and index: a
+    /// renamed or recreated device is another one.
+    pub fn coverage(&self) -> Vec<(&Device, bool)> {
+        let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
+        let attached = intended.map(|intended| intended.uplinks.as_slice()).unwrap_or_default();
+        self.uplinks.iter().flatten().map(|device| (device, attached.contains(device))).collect()
     }
 
     pub fn leak(&self, path: &PathConfig) -> Leak {

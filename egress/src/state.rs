@@ -99,6 +99,9 @@ pub struct PathState {
     pub latch: Option<Latch>,
     /// `Some`: a person took the lock off.
     pub unlocked: Option<Act>,
+    /// No automatic failover until then.
+    #[serde(default)]
+    pub paused_until: Option<Timestamp>,
     pub last_release: Option<Act>,
     pub last_converge: Option<Timestamp>,
     pub intended: Option<Intended>,
@@ -115,6 +118,7 @@ impl PathState {
             active,
             latch: None,
             unlocked: None,
+            paused_until: None,
             last_release: None,
             last_converge: None,
             intended: None,

@@ -1,11 +1,11 @@
 //! The metrics and their help texts. A series that could not be read is left out: never zero (S7).
 
 use egress::config::Endpoint;
-use egress::firewall::{Count, Counts, Listing};
+use egress::firewall::{Count, Counts};
 use egress::health::{Uplink, Verdict};
 use egress::names::EndpointName;
 use egress::observe::handshake_age;
-use egress::probe::{HandshakeOutcome, uplink};
+use egress::probe::HandshakeOutcome;
 use web::Exposition;
 
 use crate::collect::{Collector, PathView};
@@ -217,13 +217,9 @@ fn about_uplinks(page: &mut Exposition, views: &[PathView]) {
         "Whether the watch is attached to this uplink, by the device's index at the last load.",
     );
     for view in views {
-        let state = view.sight.state.as_ref().ok();
-        let attached = state.and_then(|state| state.intended.as_ref());
-        let attached = attached.map(|intended| intended.uplinks.as_slice()).unwrap_or_default();
-        for device in view.sight.uplinks.iter().flatten() {
-            let is_same = attached.contains(device) && uplink::device(&device.name).is_some();
+        for (device, attached) in view.sight.coverage() {
             let labels = [("path", view.path.name.as_str()), ("device", device.name.as_str())];
-            covered.sample(&labels, flag(is_same));
+            covered.sample(&labels, flag(attached));
         }
     }
 }
@@ -281,7 +277,7 @@ fn about_walls(page: &mut Exposition, views: &[PathView]) {
         "Whether the loaded rules equal those that the last completed load read back.",
     );
     for view in views {
-        for (table, same) in integrity(view) {
+        for (table, same) in view.sight.integrity() {
             intact.sample(&[("path", view.path.name.as_str()), ("table", table)], flag(same));
         }
     }
@@ -301,21 +297,6 @@ fn about_walls(page: &mut Exposition, views: &[PathView]) {
     for view in views {
         walls.sample(&[("path", view.path.name.as_str())], 2.0);
     }
-}
-
-/// A table is intact only where it is known to be: no load on record reads as broken.
-fn integrity(view: &PathView) -> Vec<(&'static str, bool)> {
-    let Ok(walls) = &view.sight.walls else {
-        return Vec::new();
-    };
-    let intended = view.sight.state.as_ref().ok().and_then(|state| state.intended.as_ref());
-    let same = |listing: &Option<Listing>, digest: Option<&String>| {
-        listing.as_ref().map(Listing::digest).as_ref() == digest && digest.is_some()
-    };
-    vec![
-        ("killswitch", same(&walls.killswitch, intended.map(|intended| &intended.killswitch))),
-        ("watch", same(&walls.watch, intended.map(|intended| &intended.watch))),
-    ]
 }
 
 fn flag(yes: bool) -> f64 {

@@ -1,1 +1,60 @@
+//! The lab: a world of network namespaces with real `WireGuard`, real nftables, real Prometheus
+//! and real Alertmanager, built by one call in user, network, mount and pid namespaces of its own.
+//!
+//! It needs no root and touches nothing of the host: what it builds ends with the process that
+//! asked for it, however that process ends.
+//!
+//! ```text
+//!                              +--------+ va  198.51.100.0/24 --- vpn-a (wga)
+//!   egress --- 10.0.0.0/24 lan | router | vb  203.0.113.0/24  --- vpn-b (wgb)
+//!   (wg0)                      +--------+ wan 192.0.2.0/24    --- world (echo)
+//! ```
+//!
+//! The router is the outside observer: it, and not the host under test, says what left outside
+//! the tunnel. A test is written like this:
+//!
+//! ```no_run
+//! # use lab::World;
+//! // #[test]
+//! fn s1_something() {
+//!     lab::inside("s1_something", |world: &mut World| {
+//!         assert_eq!(world.observed_outside(), 0);
+//!     });
+//! }
+//! ```
 
+pub mod addresses;
+pub mod clock;
+mod egress_config;
+mod enter;
+mod eventually;
+mod exec;
+mod faults;
+mod http;
+mod ids;
+mod keys;
+mod leaks;
+mod monitoring;
+mod mounts;
+mod observer;
+mod preflight;
+mod process;
+mod topology;
+mod wireguard;
+mod workload;
+mod world;
+
+pub use addresses::{Endpoint, Exit, Ns};
+pub use egress_config::EgressConfig;
+pub use enter::{enter_for_bin, inside};
+pub use eventually::{Observed, eventually};
+pub use faults::Direction;
+pub use http::Response;
+pub use ids::{IpsBlock, Signature};
+pub use leaks::{Attempts, Leak};
+pub use monitoring::{Alertmanagers, Instances};
+pub use observer::Class;
+pub use process::Process;
+pub use wireguard::{Backend, Keepalive};
+pub use workload::{Answer, Workload};
+pub use world::World;

@@ -1,1 +1,52 @@
-fn main(){}
+//! The program of the lab: brings a world up for a demonstration, and is what the world's own
+//! echo service, workload, leaks and HTTP requests are made of.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "lab", about = "A world of network namespaces for vpn-egress")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build a world, run a command in the host under test (or wait), and take it all down.
+    Up(commands::up::Arguments),
+    /// Answer every UDP datagram with its first word and the address it came from.
+    Echo(commands::echo::Arguments),
+    /// Send numbered datagrams and write down each answer as a line of JSON.
+    Traffic(commands::traffic::Arguments),
+    /// Send packets by a device, past the tunnel, and say what became of them.
+    Leak(commands::leak::Arguments),
+    /// HTTP GET: the status on the first line, the body after it.
+    Get(commands::http::GetArguments),
+    /// HTTP POST of what is on standard input, as JSON.
+    Post(commands::http::PostArguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Up(arguments) => return commands::up::run(&arguments),
+        Command::Echo(arguments) => commands::echo::run(&arguments),
+        Command::Traffic(arguments) => commands::traffic::run(&arguments),
+        Command::Leak(arguments) => {
+            commands::leak::run(&arguments);
+            Ok(())
+        }
+        Command::Get(arguments) => commands::http::get(&arguments),
+        Command::Post(arguments) => commands::http::post(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use listing::{Count, Listing};
 pub use nft::NftError;
+pub use stop::StopKind;
 
 use crate::config::PathConfig;
 use crate::probe::uplink::{self, Device};
@@ -56,10 +57,16 @@ impl Walls {
         }
     }
 
-    /// Whether the kernel's own stop table cuts this path.
+    /// How the kernel's own stop table cuts this path, if it does.
+    pub fn stop_kind(&self, path: &PathConfig) -> Option<StopKind> {
+        let listing = self.stop.as_ref()?;
+        let has = |chain: &str| listing.has("chain", &permits::of(path, chain));
+        has("output")
+            .then(|| if has(stop::NO_STATE) { StopKind::NoState } else { StopKind::Latched })
+    }
+
     pub fn stops(&self, path: &PathConfig) -> bool {
-        let chain = permits::of(path, "output");
-        self.stop.as_ref().is_some_and(|listing| listing.has("chain", &chain))
+        self.stop_kind(path).is_some()
     }
 }
 
@@ -68,15 +75,6 @@ pub fn leaked(path: &PathConfig) -> Result<Option<Count>, NftError> {
     let listed = nft::list(&["counters", "table", "netdev", watch::TABLE])?;
     let name = permits::of(path, "leaked");
     Ok(listed.and_then(|objects| Listing::of(objects).counter(&name)))
-}
-
-/// What a load left in the kernel.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
-    pub killswitch: String,
-    pub watch: String,
-    /// The uplinks that the watch is attached to, with the index that proves it.
-    pub uplinks: Vec<Device>,
 }
 
 /// The first wall. Does not depend on any device.
@@ -102,7 +100,7 @@ pub fn load_watch(
 }
 
 /// Cuts exactly these paths; with none, lifts every stop.
-pub fn set_stop(paths: &[&PathConfig]) -> Result<(), NftError> {
+pub fn set_stop(paths: &[(&PathConfig, StopKind)]) -> Result<(), NftError> {
     if paths.is_empty() {
         return transaction::remove(NfFamily::INet, stop::TABLE).map(|_| ());
     }

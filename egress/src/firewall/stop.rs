@@ -15,15 +15,30 @@ pub const TABLE: &str = "vpn_egress_stop";
 /// Before the killswitch (0), after conntrack (-200), which tells a reply from a new connection.
 const PRIORITY: i32 = -10;
 
+/// Why the kernel cuts a path: kept in the kernel too, for it may be all that is left to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopKind {
+    /// A breach: lifted by `release` only.
+    Latched,
+    /// State was missing or could not be read: lifted once there is a state that says otherwise.
+    NoState,
+}
+
+/// An empty chain of this name marks [`StopKind::NoState`].
+pub const NO_STATE: &str = "no_state";
+
 /// Cuts `paths`, and only these.
-pub fn table(paths: &[&PathConfig]) -> TableSpec {
+pub fn table(paths: &[(&PathConfig, StopKind)]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::INet, TABLE);
     for (chain, hook) in [("output", NfHook::Output), ("forward", NfHook::Forward)] {
         let policy = NfChainPolicy::Accept;
         let at = Hook { kind: NfChainType::Filter, hook, priority: PRIORITY, policy };
         spec.base_chain(chain, at, None);
     }
-    for path in paths {
+    for &(path, kind) in paths {
+        if kind == StopKind::NoState {
+            spec.chain(&of(path, NO_STATE));
+        }
         let stopped = of(path, "stopped");
         spec.counter(&stopped);
         add_nets(&mut spec, path, "management", &path.management);

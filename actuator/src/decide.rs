@@ -1,0 +1,151 @@
+//! The decision: what is asked, how the path stands, what is seen -> what is done.
+//!
+//! Pure, and the only place where a breach is turned into an action. The promises it keeps:
+//! a leak never causes a switch (S3); forward only (S5); tighten only (S6); unknown is not
+//! healthy (S7); compare and swap (S8); no switch to a dead endpoint (S9).
+
+/// What an alert asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// The tunnel of the endpoint at this place in the list is down; `None`: no such endpoint.
+    Failover {
+        endpoint: Option<usize>,
+    },
+    HardStop,
+    Repair,
+}
+
+/// How the path stands, by its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub endpoints: usize,
+    /// Place of the active endpoint; `None` where the config no longer has it.
+    pub active: Option<usize>,
+    pub hold: Hold,
+}
+
+/// What keeps automatic action back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    None,
+    /// No automatic failover; a leak still stops.
+    Paused,
+    Stopped,
+    Unlocked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leak {
+    None,
+    Above,
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tunnel {
+    NotAnswering,
+    Answering,
+    UplinkDown,
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rules {
+    Intact,
+    Broken,
+    Unknown,
+}
+
+/// Whether a candidate completed a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Candidate {
+    Alive,
+    Dead,
+}
+
+/// A fresh look. What costs time is asked for only where the answer can matter.
+pub trait Seen {
+    fn leak(&mut self) -> Leak;
+    fn tunnel(&mut self) -> Tunnel;
+    fn rules(&mut self) -> Rules;
+    fn candidate(&mut self, endpoint: usize) -> Candidate;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Nothing(Idle),
+    Switch { to: usize },
+    HardStop,
+    Repair,
+}
+
+/// Why nothing is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    AlreadyStopped,
+    AlreadyReleased,
+    StaleEndpoint,
+    Recovered,
+    UplinkDown,
+    Exhausted,
+    NoReachableStandby,
+    Paused,
+    Unlocked,
+    Intact,
+    /// What is seen does not allow a decision; asking again may.
+    Unclear,
+}
+
+pub fn decide(ask: Ask, standing: Standing, seen: &mut impl Seen) -> Action {
+    use Action::{HardStop, Nothing, Repair, Switch};
+    match (ask, standing.hold) {
+        // The rules below a stop are still put back, so that a release finds them there.
+        (Ask::Repair, Hold::Stopped) => {
+            return match seen.rules() {
+                Rules::Intact => Nothing(Idle::Intact),
+                Rules::Broken | Rules::Unknown => Repair,
+            };
+        }
+        (_, Hold::Stopped) => return Nothing(Idle::AlreadyStopped),
+        (_, Hold::Unlocked) => return Nothing(Idle::Unlocked),
+        (_, Hold::None | Hold::Paused) => {}
+    }
+    // Whatever was asked: where there is a leak too, the leak wins.
+    let leak = seen.leak();
+    match (ask, leak) {
+        (_, Leak::Above) | (Ask::HardStop, Leak::Unknown) => return HardStop,
+        (Ask::HardStop, Leak::None) => return Nothing(Idle::AlreadyReleased),
+        (Ask::Failover { .. }, Leak::Unknown) => return Nothing(Idle::Unclear),
+        (Ask::Repair | Ask::Failover { .. }, _) => {}
+    }
+    let Ask::Failover { endpoint } = ask else {
+        return match seen.rules() {
+            Rules::Intact => Nothing(Idle::Intact),
+            Rules::Broken | Rules::Unknown => Repair,
+        };
+    };
+    let Some(active) = standing.active.filter(|_| endpoint == standing.active) else {
+        return Nothing(Idle::StaleEndpoint);
+    };
+    if standing.hold == Hold::Paused {
+        return Nothing(Idle::Paused);
+    }
+    match seen.tunnel() {
+        Tunnel::Answering => return Nothing(Idle::Recovered),
+        Tunnel::UplinkDown => return Nothing(Idle::UplinkDown),
+        Tunnel::Unknown => return Nothing(Idle::Unclear),
+        Tunnel::NotAnswering => {}
+    }
+    let mut later = active + 1..standing.endpoints;
+    if later.is_empty() {
+        return Nothing(Idle::Exhausted);
+    }
+    match later.find(|&candidate| seen.candidate(candidate) == Candidate::Alive) {
+        Some(to) => Switch { to },
+        None => Nothing(Idle::NoReachableStandby),
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

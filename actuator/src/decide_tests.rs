@@ -1,0 +1,198 @@
+//! The decision as a table, and its promises over random histories.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+struct Sight {
+    leak: Leak,
+    tunnel: Tunnel,
+    rules: Rules,
+    candidates: Vec<Candidate>,
+}
+
+impl Seen for Sight {
+    fn leak(&mut self) -> Leak {
+        self.leak
+    }
+    fn tunnel(&mut self) -> Tunnel {
+        self.tunnel
+    }
+    fn rules(&mut self) -> Rules {
+        self.rules
+    }
+    fn candidate(&mut self, endpoint: usize) -> Candidate {
+        self.candidates[endpoint]
+    }
+}
+
+const ENDPOINTS: usize = 4;
+
+fn down() -> Sight {
+    Sight {
+        leak: Leak::None,
+        tunnel: Tunnel::NotAnswering,
+        rules: Rules::Intact,
+        candidates: vec![Candidate::Alive; ENDPOINTS],
+    }
+}
+
+fn standing(active: usize, hold: Hold) -> Standing {
+    Standing { endpoints: ENDPOINTS, active: Some(active), hold }
+}
+
+fn failover(of: usize) -> Ask {
+    Ask::Failover { endpoint: Some(of) }
+}
+
+fn decided(ask: Ask, standing: Standing, change: impl FnOnce(&mut Sight)) -> Action {
+    let mut sight = down();
+    change(&mut sight);
+    decide(ask, standing, &mut sight)
+}
+
+#[test]
+fn the_table() {
+    use Action::{HardStop, Nothing, Repair, Switch};
+    let open = standing(0, Hold::None);
+    let asked = |change: fn(&mut Sight)| decided(failover(0), open, change);
+    // S9: the next one that lives, in order.
+    assert_eq!(asked(|_| {}), Switch { to: 1 });
+    assert_eq!(asked(|s| s.candidates[1] = Candidate::Dead), Switch { to: 2 });
+    let dead = |s: &mut Sight| s.candidates = vec![Candidate::Dead; ENDPOINTS];
+    assert_eq!(asked(dead), Nothing(Idle::NoReachableStandby));
+    // S8: only while the named endpoint is the active one, and its tunnel still silent.
+    let stale = decided(failover(1), open, |_| {});
+    assert_eq!(stale, Nothing(Idle::StaleEndpoint));
+    let unknown = decided(Ask::Failover { endpoint: None }, open, |_| {});
+    assert_eq!(unknown, Nothing(Idle::StaleEndpoint));
+    let gone = Standing { active: None, ..open };
+    assert_eq!(
+        decided(Ask::Failover { endpoint: None }, gone, |_| {}),
+        Nothing(Idle::StaleEndpoint)
+    );
+    assert_eq!(asked(|s| s.tunnel = Tunnel::Answering), Nothing(Idle::Recovered));
+    assert_eq!(asked(|s| s.tunnel = Tunnel::UplinkDown), Nothing(Idle::UplinkDown));
+    // S7: what is unknown is no ground for a switch.
+    assert_eq!(asked(|s| s.tunnel = Tunnel::Unknown), Nothing(Idle::Unclear));
+    assert_eq!(asked(|s| s.leak = Leak::Unknown), Nothing(Idle::Unclear));
+    // S3: the leak wins, whatever was asked.
+    for ask in [failover(0), failover(3), Ask::HardStop, Ask::Repair] {
+        assert_eq!(decided(ask, open, |s| s.leak = Leak::Above), HardStop);
+        let paused = standing(0, Hold::Paused);
+        assert_eq!(decided(ask, paused, |s| s.leak = Leak::Above), HardStop);
+    }
+    // S7: an alert of a leak that cannot be checked stops; one that was released does not.
+    assert_eq!(decided(Ask::HardStop, open, |s| s.leak = Leak::Unknown), HardStop);
+    assert_eq!(decided(Ask::HardStop, open, |_| {}), Nothing(Idle::AlreadyReleased));
+    // S5: never in a ring.
+    let last = standing(ENDPOINTS - 1, Hold::None);
+    assert_eq!(decided(failover(ENDPOINTS - 1), last, |_| {}), Nothing(Idle::Exhausted));
+    // Holds.
+    let stopped = standing(0, Hold::Stopped);
+    for ask in [failover(0), Ask::HardStop] {
+        assert_eq!(decided(ask, stopped, |_| {}), Nothing(Idle::AlreadyStopped));
+    }
+    assert_eq!(decided(Ask::Repair, stopped, |s| s.rules = Rules::Broken), Repair);
+    assert_eq!(decided(failover(0), standing(0, Hold::Paused), |_| {}), Nothing(Idle::Paused));
+    for ask in [failover(0), Ask::HardStop, Ask::Repair] {
+        let unlocked = standing(0, Hold::Unlocked);
+        assert_eq!(decided(ask, unlocked, |s| s.leak = Leak::Above), Nothing(Idle::Unlocked));
+    }
+    // Repair looks for itself.
+    assert_eq!(decided(Ask::Repair, open, |_| {}), Nothing(Idle::Intact));
+    assert_eq!(decided(Ask::Repair, open, |s| s.rules = Rules::Broken), Repair);
+    assert_eq!(decided(Ask::Repair, open, |s| s.rules = Rules::Unknown), Repair);
+}
+
+/// What can happen to a path.
+#[derive(Debug, Clone)]
+enum Event {
+    Alert(Ask, Sight),
+    Restart,
+    Converge,
+    Release,
+    Pause,
+}
+
+fn sights() -> impl Strategy<Value = Sight> {
+    let leak = prop_oneof![8 => Just(Leak::None), 1 => Just(Leak::Above), 1 => Just(Leak::Unknown)];
+    let tunnel = prop_oneof![
+        4 => Just(Tunnel::NotAnswering),
+        Just(Tunnel::Answering),
+        Just(Tunnel::UplinkDown),
+        Just(Tunnel::Unknown)
+    ];
+    let rules = prop_oneof![Just(Rules::Intact), Just(Rules::Broken), Just(Rules::Unknown)];
+    let candidate = prop_oneof![3 => Just(Candidate::Alive), 1 => Just(Candidate::Dead)];
+    (leak, tunnel, rules, prop::collection::vec(candidate, ENDPOINTS))
+        .prop_map(|(leak, tunnel, rules, candidates)| Sight { leak, tunnel, rules, candidates })
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let ask = prop_oneof![
+        6 => prop::option::weighted(0.95, 0..ENDPOINTS)
+            .prop_map(|endpoint| Ask::Failover { endpoint }),
+        1 => Just(Ask::HardStop),
+        1 => Just(Ask::Repair)
+    ];
+    prop_oneof![
+        12 => (ask, sights()).prop_map(|(ask, sight)| Event::Alert(ask, sight)),
+        1 => Just(Event::Restart),
+        1 => Just(Event::Converge),
+        1 => Just(Event::Release),
+        1 => Just(Event::Pause),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// S3, S5, S6, S8, S9 over histories of alerts, restarts, converges and releases.
+    #[test]
+    fn promises_hold_over_any_history(history in prop::collection::vec(events(), 1..80)) {
+        let mut active = 0;
+        let mut hold = Hold::None;
+        let mut switched_from = [false; ENDPOINTS];
+        for event in history {
+            match event {
+                // A restart keeps what state keeps, and that is all there is.
+                Event::Restart => {}
+                Event::Pause if hold == Hold::None => hold = Hold::Paused,
+                Event::Pause => {}
+                Event::Release => hold = Hold::None,
+                Event::Converge if hold == Hold::Stopped => {}
+                Event::Converge => {
+                    active = 0;
+                    switched_from = [false; ENDPOINTS];
+                }
+                Event::Alert(ask, mut sight) => {
+                    let before = standing(active, hold);
+                    let leaking = sight.leak == Leak::Above;
+                    match decide(ask, before, &mut sight) {
+                        Action::Switch { to } => {
+                            prop_assert!(hold == Hold::None, "S3: a switch under {hold:?}");
+                            prop_assert!(!leaking, "S3: a switch with a leak on the table");
+                            prop_assert!(to > active, "S5: back, or in a ring");
+                            prop_assert_eq!(ask, failover(active), "S8: not the active endpoint");
+                            prop_assert_eq!(sight.candidates[to], Candidate::Alive, "S9");
+                            prop_assert!(!switched_from[active], "S8: twice from one endpoint");
+                            switched_from[active] = true;
+                            active = to;
+                        }
+                        Action::HardStop => {
+                            prop_assert!(hold != Hold::Stopped, "engaged twice");
+                            prop_assert!(sight.leak != Leak::None, "S7: a stop without a leak");
+                            hold = Hold::Stopped;
+                        }
+                        Action::Repair => prop_assert_eq!(ask, Ask::Repair),
+                        Action::Nothing(_) => prop_assert!(
+                            !leaking || hold == Hold::Stopped, "S3: a leak that was let pass"
+                        ),
+                    }
+                }
+            }
+        }
+    }
+}

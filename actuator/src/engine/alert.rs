@@ -1,0 +1,171 @@
+//! One alert, from its labels to its outcome.
+
+use std::fmt;
+use std::time::Instant;
+
+use egress::config::PathConfig;
+use egress::observe::chain;
+use egress::state::{PathState, Timestamp};
+
+use super::evidence::Fresh;
+use super::{Engine, name_at};
+use crate::decide::{Action, Ask, Hold, Idle, Standing, decide};
+
+/// What became of an alert; the word is the `outcome` label and the webhook's reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Switched {
+        from: String,
+        to: String,
+    },
+    HardStopped,
+    Repaired,
+    Idle(Idle),
+    /// The kernel or the disk refused.
+    Failed(String),
+    UnknownPath,
+    UnknownAction,
+    Heartbeat,
+    /// Resolved alerts never do anything: a dead Prometheus resolves everything.
+    Resolved,
+}
+
+/// All outcomes of one notification, in the order of its alerts.
+pub type Verdicts = Vec<Outcome>;
+
+impl Outcome {
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Switched { .. } => "switched",
+            Self::HardStopped => "hard_stopped",
+            Self::Repaired => "repaired",
+            Self::Failed(_) => "failed",
+            Self::UnknownPath => "unknown_path",
+            Self::UnknownAction => "unknown_action",
+            Self::Heartbeat => "heartbeat",
+            Self::Resolved => "resolved_ignored",
+            Self::Idle(idle) => match idle {
+                Idle::AlreadyStopped => "already_stopped",
+                Idle::AlreadyReleased => "already_released",
+                Idle::StaleEndpoint => "stale_endpoint",
+                Idle::Recovered => "recovered",
+                Idle::UplinkDown => "uplink_down",
+                Idle::Exhausted => "exhausted",
+                Idle::NoReachableStandby => "no_reachable_standby",
+                Idle::Paused => "paused",
+                Idle::Unlocked => "unlocked",
+                Idle::Intact => "intact",
+                Idle::Unclear => "unclear",
+            },
+        }
+    }
+
+    /// Whether the sender should try again: 503.
+    pub fn retry(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Idle(Idle::NoReachableStandby | Idle::Unclear))
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(why) => write!(f, "failed: {why}"),
+            Self::Switched { from, to } => write!(f, "switched from {from} to {to}"),
+            other => f.write_str(other.word()),
+        }
+    }
+}
+
+impl Engine {
+    /// Handles one firing alert with an action. `endpoint` is the name the alert carries.
+    pub fn alert(&mut self, action: &str, path: &str, endpoint: Option<&str>) -> Outcome {
+        let Some(path) = self.config.path(path).cloned() else {
+            return Outcome::UnknownPath;
+        };
+        let place = endpoint.and_then(|name| path.position(&name.parse().ok()?));
+        let ask = match action {
+            "failover" => Ask::Failover { endpoint: place },
+            "hard-stop" => Ask::HardStop,
+            "repair" => Ask::Repair,
+            _ => return Outcome::UnknownAction,
+        };
+        let started = Instant::now();
+        let outcome = self.decide_and_act(ask, &path);
+        if let Ask::Failover { .. } = ask {
+            self.account(&path, &outcome, started);
+        }
+        outcome
+    }
+
+    fn decide_and_act(&mut self, ask: Ask, path: &PathConfig) -> Outcome {
+        let mut state = match self.store.read(&path.name) {
+            Ok(state) => state,
+            Err(error) => {
+                // S7: state that should be there and cannot be read means stopped.
+                let why = chain(error);
+                tracing::error!(path = %path.name, why, "state cannot be read: stopped");
+                let cut = self.stop_in_kernel(path, self.kind_of_unknown(path));
+                return cut.map_or_else(|e| Outcome::Failed(chain(e)), |()| Outcome::HardStopped);
+            }
+        };
+        let standing = standing(path, &state);
+        let latest = self.latest.of(path);
+        let mut seen = Fresh { path, store: &self.store, state: &state, latest, notes: Vec::new() };
+        let action = decide(ask, standing, &mut seen);
+        let evidence = seen.notes.join("; ");
+        let active = state.active.clone();
+        let outcome = match action {
+            Action::Nothing(idle) => Outcome::Idle(idle),
+            Action::Switch { to } => {
+                let endpoint = &path.endpoints[to];
+                match self.switch(path, &mut state, endpoint) {
+                    Ok(()) => Outcome::Switched {
+                        from: active.to_string(),
+                        to: name_at(path, to).to_string(),
+                    },
+                    Err(error) => Outcome::Failed(chain(error)),
+                }
+            }
+            Action::HardStop => match self.hard_stop(path, "leak", &evidence) {
+                Ok(()) => Outcome::HardStopped,
+                Err(error) => Outcome::Failed(chain(error)),
+            },
+            Action::Repair => self.repair_or_stop(path, &mut state),
+        };
+        tracing::info!(
+            path = %path.name, endpoint = %active, ?ask, evidence, outcome = %outcome, "decided"
+        );
+        outcome
+    }
+
+    fn account(&mut self, path: &PathConfig, outcome: &Outcome, started: Instant) {
+        let path_name = path.name.to_string();
+        let exhausted = *outcome == Outcome::Idle(Idle::Exhausted);
+        match outcome {
+            Outcome::Switched { from, to } => {
+                self.metrics.failovers.with_label_values(&[&path_name, from, to]).inc();
+                let took = started.elapsed().as_secs_f64();
+                self.metrics.failover_duration.with_label_values(&[&path_name]).observe(took);
+            }
+            Outcome::Idle(Idle::Exhausted | Idle::NoReachableStandby) | Outcome::Failed(_) => {
+                let reason = outcome.word();
+                self.metrics.failover_failures.with_label_values(&[&path_name, reason]).inc();
+            }
+            _ => {}
+        }
+        if !matches!(outcome, Outcome::Idle(Idle::StaleEndpoint)) {
+            self.exhausted.insert(path_name, exhausted);
+        }
+    }
+}
+
+fn standing(path: &PathConfig, state: &PathState) -> Standing {
+    let paused = state.paused_until.is_some_and(|until| until > Timestamp::now());
+    let hold = match state {
+        PathState { latch: Some(_), .. } => Hold::Stopped,
+        PathState { unlocked: Some(_), .. } => Hold::Unlocked,
+        _ if paused => Hold::Paused,
+        _ => Hold::None,
+    };
+    Standing { endpoints: path.endpoints.len(), active: path.position(&state.active), hold }
+}

@@ -1,0 +1,97 @@
+//! The daemon's own care, every second: what is missing is put back at once, a new uplink is
+//! covered, a peer that roamed is set back, and a device that is not where state says it is
+//! brought there. None of it ever changes the choice of endpoint.
+
+use egress::config::PathConfig;
+use egress::device::{self, Likeness};
+use egress::health::Standing;
+use egress::observe::{self, Sight, chain};
+use egress::state::{Latch, PathState, StateError, Timestamp};
+
+use super::Engine;
+
+impl Engine {
+    pub fn keep(&mut self) {
+        for path in self.paths() {
+            self.keep_path(&path);
+        }
+    }
+
+    fn keep_path(&mut self, path: &PathConfig) {
+        let sight = observe::look(path, &self.store);
+        let standing = sight.standing(path);
+        let mut state = match sight.state {
+            Ok(ref state) => state.clone(),
+            Err(ref error) => return self.stop_for_missing_state(path, &sight, error),
+        };
+        match standing {
+            Standing::Unlocked => return,
+            Standing::Stopped => self.keep_stopped(path, &sight, &mut state),
+            Standing::Locked | Standing::Unknown(_) => {}
+        }
+        let intact = sight.integrity().iter().all(|(_, intact)| *intact);
+        if !intact {
+            self.repair_or_stop(path, &mut state);
+        } else if sight.coverage().iter().any(|(_, attached)| !attached) {
+            match self.load(path, &mut state) {
+                Ok(()) => tracing::info!(path = %path.name, "the watch covers a new uplink"),
+                Err(error) => {
+                    tracing::error!(path = %path.name, error = chain(error), "uplink not covered");
+                }
+            }
+        }
+        keep_device(path, &sight, &state);
+    }
+
+    /// S7: missing state on a configured path means stopped.
+    fn stop_for_missing_state(&self, path: &PathConfig, sight: &Sight, error: &StateError) {
+        if sight.walls.as_ref().is_ok_and(|walls| walls.stops(path)) {
+            return;
+        }
+        let cut = self.stop_in_kernel(path, self.kind_of_unknown(path));
+        let why = chain(error);
+        tracing::error!(path = %path.name, why, cut = cut.is_ok(), "no usable state: stopped");
+    }
+
+    /// State and the kernel's own stop table are brought to say the same: stopped.
+    fn keep_stopped(&self, path: &PathConfig, sight: &Sight, state: &mut PathState) {
+        let in_kernel = sight.walls.as_ref().is_ok_and(|walls| walls.stops(path));
+        if !in_kernel {
+            let cut = self.stop_in_kernel(path, egress::firewall::StopKind::Latched);
+            tracing::warn!(path = %path.name, cut = cut.is_ok(), "the hard stop was put back");
+            self.metrics.repairs.with_label_values(&[path.name.as_str(), "stop"]).inc();
+        }
+        if state.latch.is_none() {
+            state.latch = Some(Latch {
+                reason: "the kernel's stop table".to_owned(),
+                evidence: "found engaged, with no latch on record".to_owned(),
+                at: Timestamp::now(),
+            });
+            if let Err(error) = self.store.write(&path.name, state) {
+                tracing::error!(path = %path.name, error = chain(error), "latch not recorded");
+            }
+        }
+    }
+}
+
+/// State decides where the device is to be; a device that is not there yet is left to its owner.
+fn keep_device(path: &PathConfig, sight: &Sight, state: &PathState) {
+    let (Ok(view), Some(active)) = (&sight.device, path.endpoint(&state.active)) else {
+        return;
+    };
+    let marked = view.fwmark == Some(path.fwmark);
+    let outcome = match view.likeness(active) {
+        Likeness::Same if marked => return,
+        Likeness::Roamed if marked => {
+            tracing::warn!(path = %path.name, endpoint = %active.name, "the peer roamed: set back");
+            device::set_back(&path.interface, active)
+        }
+        _ => {
+            tracing::warn!(path = %path.name, endpoint = %active.name, "the device was elsewhere");
+            device::switch(&path.interface, path.fwmark, active)
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::error!(path = %path.name, error = chain(error), "the device was not corrected");
+    }
+}

@@ -1,0 +1,211 @@
+//! Acts on a path: the only place that writes to the kernel or to state.
+//!
+//! Runs in the daemon, or in the command line under the same lock where there is no daemon.
+//! Order everywhere: what tightens goes to the kernel first, what loosens goes to state first.
+
+mod alert;
+mod converge;
+mod evidence;
+mod keep;
+mod load;
+mod person;
+mod status;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use egress::config::{Config, ConfigError, Endpoint, PathConfig};
+use egress::device::{self, DeviceError};
+use egress::firewall::{self, NftError};
+use egress::names::EndpointName;
+use egress::observe::chain;
+use egress::probe::{HandshakeOutcome, HandshakeRequest, handshake};
+use egress::state::{Latch, PathState, StateError, Store, Timestamp};
+
+pub use alert::{Outcome, Verdicts};
+pub use converge::Wish;
+pub use evidence::Latest;
+pub use status::PathStatus;
+
+use crate::metrics::Metrics;
+
+/// A handshake takes one round trip; a candidate that needs two seconds is a bad one.
+const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("uplinks could not be found: {0}")]
+    Uplinks(String),
+    #[error("the watch was loaded, but its leak counter is not there")]
+    NoCounter,
+    #[error("{0}")]
+    Refused(String),
+}
+
+pub struct Engine {
+    config_file: PathBuf,
+    config: Config,
+    store: Store,
+    metrics: Arc<Metrics>,
+    latest: Arc<Latest>,
+    /// Paths whose latest failover was asked for with nothing left to fail forward to.
+    exhausted: BTreeMap<String, bool>,
+}
+
+/// The engine, serialised: alerts, the command line's requests and the daemon's own care take turns.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Engine>>);
+
+impl Shared {
+    pub fn new(engine: Engine) -> Self {
+        Self(Arc::new(Mutex::new(engine)))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Engine> {
+        // All that counts is in the kernel and in state; a panic left nothing half made in here.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    pub fn new(config_file: PathBuf, store: Store) -> Result<Self, EngineError> {
+        let config = Config::load(&config_file)?;
+        Ok(Self {
+            config_file,
+            config,
+            store,
+            metrics: Arc::new(Metrics::new()),
+            latest: Arc::new(Latest::default()),
+            exhausted: BTreeMap::new(),
+        })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    pub fn latest(&self) -> Arc<Latest> {
+        Arc::clone(&self.latest)
+    }
+
+    /// Reads the config from disk again; on an error the old one stays.
+    pub fn reload(&mut self) -> Result<(), EngineError> {
+        self.config = Config::load(&self.config_file)?;
+        Ok(())
+    }
+
+    fn paths(&self) -> Vec<PathConfig> {
+        self.config.paths.clone()
+    }
+
+    /// Engages the hard stop: the kernel first, in one transaction; then it is latched in state.
+    fn hard_stop(
+        &self,
+        path: &PathConfig,
+        reason: &str,
+        evidence: &str,
+    ) -> Result<(), EngineError> {
+        let cut = self.stop_in_kernel(path, firewall::StopKind::Latched);
+        let latch = Latch {
+            reason: reason.to_owned(),
+            evidence: evidence.to_owned(),
+            at: Timestamp::now(),
+        };
+        tracing::error!(path = %path.name, breach = "leak", reason, evidence, cut = cut.is_ok(), "hard stop");
+        let written = self.store.read(&path.name).and_then(|mut state| {
+            // Engaging twice is harmless: the first reason stays.
+            state.latch.get_or_insert(latch);
+            self.store.write(&path.name, &state)
+        });
+        cut?;
+        // The stop table is in the kernel; it is the latch until state can be written again.
+        written.map_err(EngineError::from)
+    }
+
+    /// Cuts `path` and leaves every other stopped path as it is.
+    fn stop_in_kernel(&self, path: &PathConfig, kind: firewall::StopKind) -> Result<(), NftError> {
+        let walls = firewall::Walls::read();
+        let mut cut: Vec<(&PathConfig, firewall::StopKind)> = vec![(path, kind)];
+        for other in self.config.paths.iter().filter(|other| other.name != path.name) {
+            match &walls {
+                Ok(walls) => cut.extend(walls.stop_kind(other).map(|kind| (other, kind))),
+                Err(error) => tracing::warn!(%error, "other stops are taken from state"),
+            }
+        }
+        firewall::set_stop(&cut)
+    }
+
+    /// Lifts the stop of `path` and of no other.
+    fn lift_in_kernel(&self, path: &PathConfig) -> Result<(), NftError> {
+        let walls = firewall::Walls::read()?;
+        let others = self.config.paths.iter().filter(|other| other.name != path.name);
+        let cut: Vec<_> =
+            others.filter_map(|other| Some((other, walls.stop_kind(other)?))).collect();
+        firewall::set_stop(&cut)
+    }
+
+    /// One device update, after its intent is on record; taken back if the kernel refuses.
+    fn switch(
+        &self,
+        path: &PathConfig,
+        state: &mut PathState,
+        to: &Endpoint,
+    ) -> Result<(), EngineError> {
+        let before = state.clone();
+        state.active = to.name.clone();
+        state.changed = Timestamp::now();
+        self.store.write(&path.name, state)?;
+        if let Err(error) = device::switch(&path.interface, path.fwmark, to) {
+            *state = before;
+            self.store.write(&path.name, state)?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
+
+/// Whether `endpoint` completes a handshake now.
+fn answers(path: &PathConfig, endpoint: &Endpoint) -> bool {
+    let request = HandshakeRequest {
+        address: endpoint.address,
+        private_key: &endpoint.private_key,
+        public_key: endpoint.public_key,
+        preshared_key: endpoint.preshared_key.as_ref(),
+        fwmark: path.fwmark,
+        timeout: CANDIDATE_TIMEOUT,
+    };
+    match handshake(&request) {
+        Ok(HandshakeOutcome::Completed { .. }) => true,
+        Ok(outcome) => {
+            tracing::info!(path = %path.name, endpoint = %endpoint.name, ?outcome, "no handshake");
+            false
+        }
+        Err(error) => {
+            let error = chain(error);
+            tracing::warn!(path = %path.name, endpoint = %endpoint.name, error, "not probed");
+            false
+        }
+    }
+}
+
+fn name_at(path: &PathConfig, position: usize) -> &EndpointName {
+    &path.endpoints[position].name
+}

@@ -1,0 +1,114 @@
+//! What only a person may do, each act with its reason: release, unlock, pause.
+
+use std::time::Duration;
+
+use egress::config::PathConfig;
+use egress::firewall;
+use egress::observe::{self, chain};
+use egress::state::{Act, PathState, StateError, Timestamp};
+
+use super::{Engine, EngineError};
+use crate::control::Reply;
+
+type Step = Result<Option<String>, EngineError>;
+
+impl Engine {
+    /// Lifts the hard stop. The leak that caused it is dealt with up to the count of now.
+    pub fn release(&mut self, reason: &str) -> Reply {
+        self.each_path("nothing to release", |engine, path| engine.release_path(path, reason))
+    }
+
+    /// Takes the lock off; `converge` puts it on again.
+    pub fn unlock(&mut self, reason: &str) -> Reply {
+        self.each_path("already unlocked", |engine, path| engine.unlock_path(path, reason))
+    }
+
+    /// No automatic failover for a while; a leak still stops.
+    pub fn pause(&mut self, time: Duration) -> Reply {
+        self.each_path("nothing to pause", |engine, path| {
+            let mut state = engine.store.read(&path.name)?;
+            let until = Timestamp(Timestamp::now().0 + time.as_secs());
+            state.paused_until = Some(until);
+            engine.store.write(&path.name, &state)?;
+            tracing::warn!(path = %path.name, seconds = time.as_secs(), "failover paused");
+            Ok(Some(format!("no automatic failover for {} s; a leak still stops", time.as_secs())))
+        })
+    }
+
+    fn each_path(&mut self, none: &str, act: impl Fn(&mut Self, &PathConfig) -> Step) -> Reply {
+        let mut lines = Vec::new();
+        for path in self.paths() {
+            match act(self, &path) {
+                Ok(done) => {
+                    let done = done.unwrap_or_else(|| none.to_owned());
+                    lines.push(format!("{}: {done}", path.name));
+                }
+                Err(error) => {
+                    lines.push(format!("{}: {}", path.name, chain(error)));
+                    return Reply::refused(lines);
+                }
+            }
+        }
+        Reply::done(lines)
+    }
+
+    fn release_path(&mut self, path: &PathConfig, reason: &str) -> Step {
+        let sight = observe::look(path, &self.store);
+        let in_kernel = sight.walls.as_ref().is_ok_and(|walls| walls.stops(path));
+        let (mut state, aside) = match sight.state {
+            Ok(state) if state.latch.is_none() && !in_kernel => return Ok(None),
+            Ok(state) => (state, None),
+            Err(StateError::Missing { .. }) if in_kernel => (self.state_from_device(path), None),
+            Err(StateError::Damaged { .. } | StateError::Newer { .. }) => {
+                let aside = self.store.set_aside(&path.name)?;
+                (self.state_from_device(path), Some(aside))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // The lock below the stop is whole before the stop is lifted.
+        if state.unlocked.is_none() {
+            self.load(path, &mut state)?;
+        }
+        if let Some(count) = firewall::leaked(path)? {
+            state.leak_baseline = count.packets;
+        }
+        let was = state.latch.take();
+        state.last_release = Some(Act { reason: reason.to_owned(), at: Timestamp::now() });
+        state.changed = Timestamp::now();
+        self.store.write(&path.name, &state)?;
+        self.lift_in_kernel(path)?;
+        let was = was.map_or_else(String::new, |latch| format!(" (was: {})", latch.reason));
+        tracing::warn!(path = %path.name, reason, "hard stop released");
+        let aside = aside.map_or_else(String::new, |file| {
+            format!("; the old state was set aside at {}", file.display())
+        });
+        Ok(Some(format!("hard stop released{was}, endpoint {}{aside}", state.active)))
+    }
+
+    fn unlock_path(&mut self, path: &PathConfig, reason: &str) -> Step {
+        let mut state = self.store.read(&path.name)?;
+        let stopped = observe::look(path, &self.store).walls.is_ok_and(|walls| walls.stops(path));
+        if state.latch.is_some() || stopped {
+            return Err(EngineError::Refused(
+                "refused: a hard stop is latched; `actuator release --reason TEXT` first"
+                    .to_owned(),
+            ));
+        }
+        if state.unlocked.is_some() {
+            return Ok(None);
+        }
+        state.unlocked = Some(Act { reason: reason.to_owned(), at: Timestamp::now() });
+        self.store.write(&path.name, &state)?;
+        firewall::unlock()?;
+        tracing::warn!(path = %path.name, reason, "the lock was taken off");
+        Ok(Some("the lock is off; `actuator converge` puts it on again".to_owned()))
+    }
+
+    /// Where no state is left, the device's live peer tells which endpoint was chosen.
+    fn state_from_device(&self, path: &PathConfig) -> PathState {
+        let view = egress::device::read(&path.interface).ok();
+        let live = view.as_ref().and_then(|view| view.live(&path.endpoints));
+        let active = live.map_or_else(|| path.primary(), |(endpoint, _)| endpoint);
+        PathState::new(active.name.clone())
+    }
+}

@@ -1,0 +1,163 @@
+//! The actuator's metrics: what it counted, and how the paths stand at the scrape.
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use web::Exposition;
+
+use crate::engine::PathStatus;
+
+pub struct Metrics {
+    registry: Registry,
+    pub failovers: IntCounterVec,
+    pub failover_failures: IntCounterVec,
+    pub failover_duration: HistogramVec,
+    pub alerts: IntCounterVec,
+    pub rejected: IntCounterVec,
+    pub repairs: IntCounterVec,
+    pub heartbeat: IntGauge,
+}
+
+/// A switch is a few milliseconds, or seconds where candidates have to be asked first.
+const BUCKETS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 2.5, 10.0];
+
+/// Why a notification was turned away, each from the first scrape on.
+pub const REJECTIONS: [&str; 5] = ["auth", "body", "method", "parse", "too_large"];
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("valid names");
+            registry.register(Box::new(counter.clone())).expect("registered once");
+            counter
+        };
+        let failovers = counter(
+            "vpn_egress_actuator_failovers_total",
+            "Switches to a later endpoint, on an alert.",
+            &["path", "from", "to"],
+        );
+        let failover_failures = counter(
+            "vpn_egress_actuator_failover_failures_total",
+            "Failovers that were asked for and due, and could not be done.",
+            &["path", "reason"],
+        );
+        let alerts = counter(
+            "vpn_egress_actuator_alerts_total",
+            "Alerts received, by the action they ask for and what became of them.",
+            &["action", "outcome"],
+        );
+        let rejected = counter(
+            "vpn_egress_actuator_notifications_rejected_total",
+            "Notifications turned away before their alerts were looked at.",
+            &["reason"],
+        );
+        for reason in REJECTIONS {
+            rejected.with_label_values(&[reason]);
+        }
+        let repairs = counter(
+            "vpn_egress_actuator_repairs_total",
+            "Tables that others had changed or removed, and that were put back.",
+            &["path", "table"],
+        );
+        let duration = HistogramOpts::new(
+            "vpn_egress_actuator_failover_duration_seconds",
+            "From an alert's turn to the device being switched.",
+        );
+        let failover_duration =
+            HistogramVec::new(duration.buckets(BUCKETS.to_vec()), &["path"]).expect("valid names");
+        registry.register(Box::new(failover_duration.clone())).expect("registered once");
+        let heartbeat = IntGauge::new(
+            "vpn_egress_actuator_last_heartbeat_timestamp_seconds",
+            "Unix time of the latest watchdog alert; 0 is never.",
+        )
+        .expect("valid name");
+        registry.register(Box::new(heartbeat.clone())).expect("registered once");
+        Self {
+            registry,
+            failovers,
+            failover_failures,
+            failover_duration,
+            alerts,
+            rejected,
+            repairs,
+            heartbeat,
+        }
+    }
+
+    /// Every expected series is there before its first event.
+    pub fn prepare(&self, path: &str, endpoints: &[String]) {
+        for (from, later) in endpoints.iter().zip(1..) {
+            for to in endpoints.iter().skip(later) {
+                self.failovers.with_label_values(&[path, from, to]);
+            }
+        }
+        for reason in ["exhausted", "failed", "no_reachable_standby"] {
+            self.failover_failures.with_label_values(&[path, reason]);
+        }
+        for table in ["killswitch", "watch", "stop"] {
+            self.repairs.with_label_values(&[path, table]);
+        }
+        self.failover_duration.with_label_values(&[path]);
+    }
+
+    pub fn page(&self, status: &[PathStatus]) -> String {
+        let mut page = Exposition::new();
+        page.gauge("vpn_egress_actuator_build_info", "Version of the actuator; always 1.")
+            .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        page.extend(self.registry.gather());
+        standing(&mut page, status);
+        page.render()
+    }
+}
+
+fn standing(page: &mut Exposition, status: &[PathStatus]) {
+    let mut desired = page.gauge(
+        "vpn_egress_actuator_desired_endpoint",
+        "Whether this is the endpoint that state says the path is to use.",
+    );
+    for one in status.iter().filter(|one| one.active_endpoint.is_some()) {
+        for endpoint in &one.endpoints {
+            let is_desired = one.active_endpoint.as_ref() == Some(endpoint);
+            let labels = [("path", one.path.as_str()), ("endpoint", endpoint.as_str())];
+            desired.sample(&labels, f64::from(u8::from(is_desired)));
+        }
+    }
+    let mut gauge = |name, help, value: fn(&PathStatus) -> Option<f64>| {
+        let mut family = page.gauge(name, help);
+        for one in status {
+            if let Some(value) = value(one) {
+                family.sample(&[("path", &one.path)], value);
+            }
+        }
+    };
+    gauge(
+        "vpn_egress_actuator_hard_stop_engaged",
+        "Whether the path is cut, tunnel included, until a person releases it.",
+        |one| Some(f64::from(u8::from(one.standing == "stopped"))),
+    );
+    gauge(
+        "vpn_egress_actuator_hard_stop_timestamp_seconds",
+        "Unix time at which the hard stop was engaged; 0 is not engaged.",
+        |one| Some(seconds(one.stop.as_ref().and_then(|stop| stop.since).unwrap_or(0))),
+    );
+    gauge(
+        "vpn_egress_actuator_exhausted",
+        "Whether a failover was due with no later endpoint left.",
+        |one| Some(f64::from(u8::from(one.exhausted))),
+    );
+    gauge(
+        "vpn_egress_actuator_paused",
+        "Whether automatic failover is paused by a person.",
+        |one| Some(f64::from(u8::from(one.paused_until.is_some()))),
+    );
+    gauge(
+        "vpn_egress_actuator_last_converge_timestamp_seconds",
+        "Unix time of the latest converge; 0 is never.",
+        |one| Some(seconds(one.last_converge.unwrap_or(0))),
+    );
+}
+
+/// Exact until the year 285 million.
+#[allow(clippy::cast_precision_loss)]
+fn seconds(timestamp: u64) -> f64 {
+    timestamp as f64
+}

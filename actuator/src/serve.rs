@@ -1,0 +1,134 @@
+//! The daemon: the webhook, the root-only socket, a health cycle per path, and its care each second.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, UnixListener};
+use web::server::{self, Listener};
+
+use crate::control;
+use crate::engine::{Engine, Shared};
+use crate::webhook::Webhook;
+
+/// How long rules that were removed may stay removed, and a new uplink uncovered.
+const CARE: Duration = Duration::from_secs(1);
+
+pub struct Options {
+    pub listen: SocketAddr,
+    pub telemetry_path: String,
+    pub token: Option<Vec<u8>>,
+    pub socket: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("{address} cannot be listened on")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("socket {path} cannot be made")]
+    Socket {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+pub fn serve(engine: Engine, options: Options) -> Result<(), ServeError> {
+    for path in &engine.config().paths {
+        let endpoints: Vec<String> =
+            path.endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
+        engine.metrics().prepare(path.name.as_str(), &endpoints);
+    }
+    let shared = Shared::new(engine);
+    // The first care comes before anything is listened on: lock and latch are in force by then.
+    shared.lock().keep();
+    start_care(&shared);
+    start_cycles(&shared);
+    run(shared, options)
+}
+
+fn start_care(shared: &Shared) {
+    let shared = shared.clone();
+    thread::spawn(move || {
+        loop {
+            thread::sleep(CARE);
+            shared.lock().keep();
+        }
+    });
+}
+
+/// A cycle holds no lock: an alert must not wait for a probe's timeout.
+fn start_cycles(shared: &Shared) {
+    let shared = shared.clone();
+    thread::spawn(move || {
+        loop {
+            let started = Instant::now();
+            let (paths, store, latest) = {
+                let engine = shared.lock();
+                (engine.config().paths.clone(), engine.store().clone(), engine.latest())
+            };
+            let interval = paths.iter().map(|path| path.health.interval).min();
+            thread::scope(|scope| {
+                for path in &paths {
+                    scope.spawn(|| latest.cycle(path, &store));
+                }
+            });
+            thread::sleep(interval.unwrap_or(CARE).saturating_sub(started.elapsed()));
+        }
+    });
+}
+
+#[tokio::main]
+async fn run(shared: Shared, options: Options) -> Result<(), ServeError> {
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|source| ServeError::Listen { address: options.listen, source })?;
+    let socket = bind_socket(&options.socket)
+        .map_err(|source| ServeError::Socket { path: options.socket.clone(), source })?;
+    tracing::info!(address = %options.listen, socket = %options.socket.display(), "listening");
+
+    let webhook = Arc::new(Webhook {
+        engine: shared.clone(),
+        token: options.token,
+        telemetry_path: options.telemetry_path,
+    });
+    let alerts = move |request| {
+        let webhook = Arc::clone(&webhook);
+        async move { webhook.answer(request).await }
+    };
+    let requests = move |request| control::serve_request(shared.clone(), request);
+    let only = nix::unistd::geteuid().as_raw();
+    tokio::join!(
+        web::serve(Listener::Tcp(listener), Arc::new(alerts), server::terminated()),
+        web::serve(
+            Listener::Unix { listener: socket, only },
+            Arc::new(requests),
+            server::terminated()
+        ),
+    );
+    // Nothing is undone on the way out: the lock stays in the kernel (S1).
+    tracing::info!("ended, the lock stays");
+    Ok(())
+}
+
+/// The writer's lock is held, so a socket that is there is a dead daemon's.
+fn bind_socket(path: &Path) -> std::io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

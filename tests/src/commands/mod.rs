@@ -1,0 +1,8 @@
+//! The subcommands, one file each.
+
+pub mod echo;
+pub mod frames;
+pub mod http;
+pub mod leak;
+pub mod traffic;
+pub mod up;

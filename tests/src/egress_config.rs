@@ -1,0 +1,112 @@
+//! The config of the programs under test, for this world.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use crate::addresses::{Endpoint, FWMARK, TUNNEL, TUNNEL_CLIENT, TUNNEL_CLIENT_V6, TUNNEL_SERVER};
+use crate::world::World;
+
+/// What a test may want different; the default is what the project ships, times as in YAML.
+#[derive(Clone, Debug)]
+pub struct EgressConfig {
+    pub interval: String,
+    pub handshake_stale_after: String,
+    pub settle: String,
+    pub standby_interval: String,
+    pub probe_timeout: String,
+    pub workload: String,
+    /// Endpoints in the order they are written.
+    pub endpoints: Vec<Endpoint>,
+    /// Lines added to the path, such as `management: [10.0.0.1]`.
+    pub path_lines: Vec<String>,
+    /// Lines added at the end of the file, at its top level.
+    pub top_lines: Vec<String>,
+}
+
+impl Default for EgressConfig {
+    fn default() -> Self {
+        Self {
+            interval: "5s".into(),
+            handshake_stale_after: "180s".into(),
+            settle: "10s".into(),
+            standby_interval: "30s".into(),
+            probe_timeout: "2s".into(),
+            workload: "host".into(),
+            endpoints: Endpoint::ALL.to_vec(),
+            path_lines: Vec::new(),
+            top_lines: Vec::new(),
+        }
+    }
+}
+
+impl World {
+    /// Writes `/run/lab/egress.yml` and the key files it names: path `media`, endpoint `primary`
+    /// by a `wg-quick` file, `backup` inline.
+    #[track_caller]
+    pub fn write_config(&self, config: &EgressConfig) -> PathBuf {
+        let mut yaml = format!(
+            "paths:\n  - name: media\n    interface: {TUNNEL}\n    uplinks: auto\n    fwmark: {FWMARK}\n    workload: {}\n    endpoints:\n",
+            config.workload
+        );
+        for endpoint in &config.endpoints {
+            match endpoint {
+                Endpoint::A => self.primary(&mut yaml),
+                Endpoint::B => self.backup(&mut yaml),
+            }
+        }
+        let _ = write!(
+            yaml,
+            "    health:\n      interval: {}\n      handshake_stale_after: {}\n      settle: {}\n      standby_interval: {}\n      probe: {{target: {TUNNEL_SERVER}, timeout: {}}}\n",
+            config.interval,
+            config.handshake_stale_after,
+            config.settle,
+            config.standby_interval,
+            config.probe_timeout
+        );
+        for line in &config.path_lines {
+            let _ = writeln!(yaml, "    {line}");
+        }
+        for line in &config.top_lines {
+            let _ = writeln!(yaml, "{line}");
+        }
+        self.write_file("egress.yml", &yaml, 0o644)
+    }
+
+    fn primary(&self, yaml: &mut String) {
+        let keys = &self.keys[&Endpoint::A];
+        let file = self.write_file(
+            "a.conf",
+            &format!(
+                "[Interface]\nPrivateKey = {}\nAddress = {TUNNEL_CLIENT}/32, {TUNNEL_CLIENT_V6}/128\n\n\
+                 [Peer]\nPublicKey = {}\nEndpoint = {}\nAllowedIPs = 0.0.0.0/0, ::/0\nPersistentKeepalive = 25\n",
+                keys.client.private,
+                keys.server.public,
+                Endpoint::A.socket()
+            ),
+            0o600,
+        );
+        let _ = writeln!(
+            yaml,
+            "      - {{name: {}, wg_quick: {}}}",
+            Endpoint::A.name(),
+            file.display()
+        );
+    }
+
+    fn backup(&self, yaml: &mut String) {
+        let keys = &self.keys[&Endpoint::B];
+        let private = self.write_file("b.key", &keys.client.private, 0o600);
+        let _ = write!(
+            yaml,
+            "      - name: {}\n        address: {}\n        public_key: {}\n        private_key_file: {}\n",
+            Endpoint::B.name(),
+            Endpoint::B.socket(),
+            keys.server.public,
+            private.display()
+        );
+        if let Some(preshared) = &keys.preshared {
+            let file = self.write_file("b.psk", preshared, 0o600);
+            let _ = writeln!(yaml, "        preshared_key_file: {}", file.display());
+        }
+    }
+}
