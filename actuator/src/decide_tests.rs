@@ -120,9 +120,9 @@ fn sights() -> impl Strategy<Value = Sight> {
     let leak = prop_oneof![8 => Just(Leak::None), 1 => Just(Leak::Above), 1 => Just(Leak::Unknown)];
     let tunnel = prop_oneof![
         4 => Just(Tunnel::NotAnswering),
-        Just(Tunnel::Answering),
-        Just(Tunnel::UplinkDown),
-        Just(Tunnel::Unknown)
+        1 => Just(Tunnel::Answering),
+        1 => Just(Tunnel::UplinkDown),
+        1 => Just(Tunnel::Unknown)
     ];
     let rules = prop_oneof![Just(Rules::Intact), Just(Rules::Broken), Just(Rules::Unknown)];
     let candidate = prop_oneof![3 => Just(Candidate::Alive), 1 => Just(Candidate::Dead)];
