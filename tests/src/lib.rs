@@ -39,6 +39,7 @@ mod mounts;
 mod observer;
 mod preflight;
 mod process;
+pub mod programs;
 mod topology;
 mod wireguard;
 mod workload;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::addresses::Ns;
 use crate::eventually::eventually;
 use crate::process::Process;
-use crate::topology::Ns;
 use crate::world::World;
 
 pub const EXPORTER: &str = "http://127.0.0.1:9061";
@@ -109,9 +109,9 @@ impl World {
     /// Value of one series of a metrics page, by its name and labels as the page writes them.
     pub fn metric(&self, base: &str, series: &str) -> Option<f64> {
         let page = self.http_get(&format!("{base}/metrics")).ok()?.body;
-        let line = page.lines().find(|line| {
-            line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' '))
-        })?;
+        let line = page
+            .lines()
+            .find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
         line.rsplit(' ').next()?.parse().ok()
     }
 

@@ -1,0 +1,165 @@
+//! The switch, as an alert asks for it: S2, S5, S8, S9. Alerts are sent by the test, so that each
+//! case is exactly the one meant; `story.rs` has the loop with the real rules.
+
+use std::time::{Duration, Instant};
+
+use lab::programs::{ACTUATOR, kill, tunnel_down};
+use lab::{Direction, EgressConfig, Endpoint, Exit, Keepalive, Ns, World, eventually, inside};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Quick cycles, so that a test waits for events and not for intervals.
+fn quick() -> EgressConfig {
+    EgressConfig {
+        interval: "1s".into(),
+        probe_timeout: "500ms".into(),
+        settle: "1s".into(),
+        standby_interval: "2s".into(),
+        ..EgressConfig::default()
+    }
+}
+
+/// A locked path at its primary, tunnel up.
+fn locked(world: &mut World) {
+    world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+    world.write_config(&quick());
+    let said = world.actuator_ok(&["converge"]);
+    assert!(said.contains("changed: killswitch and watch loaded"), "{said}");
+}
+
+fn is_down(world: &World) -> bool {
+    world.actuator(&["validate"]).out.contains("tunnel-down")
+}
+
+#[test]
+fn s2_s5_a_dead_primary_is_left_once_and_for_good() {
+    inside("s2_s5_a_dead_primary_is_left_once_and_for_good", |world| {
+        locked(world);
+        let mut actuator = world.start_actuator();
+        let workload = world.start_workload();
+        workload.wait_for_exit(Exit::A, SOON);
+        let rules = world.exec_ok(Ns::Egress, &["nft", "-s", "list", "ruleset"]);
+
+        // S8: an alert while the tunnel works is late or wrong.
+        assert_eq!(world.notify(&[tunnel_down("primary")]), (200, vec!["recovered".into()]));
+
+        world.blackhole(Endpoint::A, Direction::Both);
+        eventually(SOON, "the primary is seen to be down", || is_down(world));
+        assert_eq!(world.notify(&[tunnel_down("backup")]), (200, vec!["stale_endpoint".into()]));
+        assert_eq!(world.notify(&[tunnel_down("primary")]), (200, vec!["switched".into()]));
+        workload.wait_for_exit(Exit::B, SOON);
+        assert_eq!(world.active_endpoint(), "backup");
+        // No interface, route or rule changed.
+        assert_eq!(world.exec_ok(Ns::Egress, &["nft", "-s", "list", "ruleset"]), rules);
+
+        // S8: the same notification, twenty times, and one an hour late.
+        for _ in 0..20 {
+            let again = world.notify(&[tunnel_down("primary")]);
+            assert_eq!(again, (200, vec!["stale_endpoint".into()]));
+        }
+        let series =
+            "vpn_egress_actuator_failovers_total{from=\"primary\",path=\"media\",to=\"backup\"}";
+        assert_eq!(world.metric(ACTUATOR, series), Some(1.0));
+
+        // S5: the primary heals, everything restarts, and the path stays.
+        world.heal(Endpoint::A);
+        kill(&mut actuator);
+        let _actuator = world.start_actuator();
+        assert_eq!(world.active_endpoint(), "backup");
+        // As a boot script would bring it up: at the primary. State decides.
+        world.delete_tunnel();
+        world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+        eventually(SOON, "the device is brought back to the backup", || {
+            world.status()["live_endpoint"] == "backup"
+        });
+        workload.wait_for_exit(Exit::B, SOON);
+
+        // S6: the only way back is a person's.
+        let check = world.actuator(&["converge", "--check"]);
+        assert_eq!(check.exit, 2, "{check:?}");
+        assert_eq!(world.active_endpoint(), "backup");
+        let said = world.actuator_ok(&["converge"]);
+        assert!(said.contains("changed: endpoint backup -> primary (failback)"), "{said}");
+        workload.wait_for_exit(Exit::A, SOON);
+        let said = world.actuator_ok(&["converge"]);
+        assert!(said.contains("nothing to change"), "{said}");
+        assert_eq!(world.actuator(&["converge", "--check"]).exit, 0);
+    });
+}
+
+#[test]
+fn s9_no_switch_to_a_dead_backup_until_it_lives() {
+    inside("s9_no_switch_to_a_dead_backup_until_it_lives", |world| {
+        locked(world);
+        let _actuator = world.start_actuator();
+        let workload = world.start_workload();
+        workload.wait_for_exit(Exit::A, SOON);
+        world.stop_server(Endpoint::B);
+        world.blackhole(Endpoint::A, Direction::Both);
+        eventually(SOON, "the primary is seen to be down", || is_down(world));
+
+        let refused = (503, vec!["no_reachable_standby".to_owned()]);
+        assert_eq!(world.notify(&[tunnel_down("primary")]), refused);
+        assert_eq!(world.active_endpoint(), "primary");
+        let series = "vpn_egress_actuator_failover_failures_total{path=\"media\",reason=\"no_reachable_standby\"}";
+        assert_eq!(world.metric(ACTUATOR, series), Some(1.0));
+
+        world.start_server(Endpoint::B);
+        eventually(SOON, "the retry finds the backup alive", || {
+            world.notify(&[tunnel_down("primary")]) == (200, vec!["switched".into()])
+        });
+        workload.wait_for_exit(Exit::B, SOON);
+
+        // S5: the last one is the last one.
+        world.blackhole(Endpoint::B, Direction::Both);
+        eventually(SOON, "the backup is seen to be down", || is_down(world));
+        eventually(SOON, "nothing is left to fail forward to", || {
+            world.notify(&[tunnel_down("backup")]) == (200, vec!["exhausted".into()])
+        });
+        assert_eq!(
+            world.metric(ACTUATOR, "vpn_egress_actuator_exhausted{path=\"media\"}"),
+            Some(1.0)
+        );
+        assert_eq!(world.active_endpoint(), "backup");
+        // A dead primary is not failed back to without force.
+        let said = world.actuator(&["converge"]);
+        assert_eq!(said.exit, 3, "{said:?}");
+        assert!(said.err.contains("does not answer a handshake"), "{said:?}");
+    });
+}
+
+#[test]
+fn a_dead_uplink_spends_no_failover() {
+    inside("a_dead_uplink_spends_no_failover", |world| {
+        locked(world);
+        let _actuator = world.start_actuator();
+        let workload = world.start_workload();
+        workload.wait_for_exit(Exit::A, SOON);
+        world.uplink_down();
+        eventually(SOON, "the cause is named", || {
+            world.actuator(&["validate"]).out.contains("uplink-down")
+        });
+        let (_, outcomes) = world.notify(&[tunnel_down("primary")]);
+        assert_eq!(outcomes, ["uplink_down"]);
+        world.uplink_up();
+        let back = Instant::now();
+        eventually(SOON, "traffic flows again", || !workload.answers_since(back).is_empty());
+        assert_eq!(world.active_endpoint(), "primary");
+    });
+}
+
+#[test]
+fn a_peer_that_roamed_is_set_back() {
+    inside("a_peer_that_roamed_is_set_back", |world| {
+        locked(world);
+        let _actuator = world.start_actuator();
+        let key = world.server_public_key(Endpoint::A).to_owned();
+        let elsewhere = ["wg", "set", "wg0", "peer", &key, "endpoint", "203.0.113.10:51820"];
+        world.exec_ok(Ns::Egress, &elsewhere);
+        eventually(SOON, "the peer is set back", || {
+            let shown = world.exec_ok(Ns::Egress, &["wg", "show", "wg0", "endpoints"]);
+            shown.contains("198.51.100.10:51820")
+        });
+        assert_eq!(world.active_endpoint(), "primary");
+    });
+}
