@@ -48,8 +48,8 @@ pub fn serve(engine: Engine, options: Options) -> Result<(), ServeError> {
         engine.metrics().prepare(path.name.as_str(), &endpoints);
     }
     let shared = Shared::new(engine);
-    // The first care comes before anything is listened on: lock and latch are in force by then.
-    shared.lock().keep();
+    // The first look comes before anything is listened on: lock and latch are in force by then.
+    shared.lock().begin();
     start_care(&shared);
     start_cycles(&shared);
     run(shared, options)

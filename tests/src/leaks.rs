@@ -30,9 +30,19 @@ pub enum Leak {
     Endpoint,
     /// An ARP request: ordinary, allowed; what the observer's fence is made of.
     Arp,
+    /// What every host and bridge sends by itself, here as frames past the host's IP stack.
+    Lldp,
+    Eapol,
+    Igmp,
+    Mld,
+    Mdns,
 }
 
 impl Leak {
+    /// Ordinary chatter of a link: none of it is a leak.
+    pub const ORDINARY: [Self; 6] =
+        [Self::Arp, Self::Lldp, Self::Eapol, Self::Igmp, Self::Mld, Self::Mdns];
+
     /// Every kind that is a leak.
     pub const ALL: [Self; 10] = [
         Self::Udp4,
@@ -65,13 +75,18 @@ impl Leak {
             Self::Qinq => "qinq",
             Self::Endpoint => "endpoint",
             Self::Arp => "arp",
+            Self::Lldp => "lldp",
+            Self::Eapol => "eapol",
+            Self::Igmp => "igmp",
+            Self::Mld => "mld",
+            Self::Mdns => "mdns",
         }
     }
 
     /// The class the observer must count it in, besides [`Class::Outside`].
     pub const fn class(self) -> Class {
         match self {
-            Self::Udp4 | Self::Packet | Self::Vlan => Class::Udp4,
+            Self::Udp4 | Self::Packet | Self::Vlan | Self::Mdns => Class::Udp4,
             Self::Udp6 => Class::Udp6,
             Self::Tcp4 => Class::Tcp4,
             Self::Tcp6 => Class::Tcp6,
@@ -80,6 +95,8 @@ impl Leak {
             Self::Qinq => Class::Encapsulated,
             Self::Endpoint => Class::EndpointBound,
             Self::Arp => Class::Arp,
+            Self::Lldp | Self::Eapol => Class::OtherFrames,
+            Self::Igmp | Self::Mld => Class::Membership,
         }
     }
 }

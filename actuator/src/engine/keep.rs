@@ -4,7 +4,7 @@
 
 use egress::config::PathConfig;
 use egress::device::{self, Likeness};
-use egress::health::Standing;
+use egress::health::{Leak, Standing};
 use egress::observe::{self, Sight, chain};
 use egress::state::{Latch, PathState, StateError, Timestamp};
 
@@ -15,6 +15,21 @@ impl Engine {
         for path in self.paths() {
             self.keep_path(&path);
         }
+    }
+
+    /// The daemon's first look. A leak from before it was there was told to nobody who could act,
+    /// and the alert of it may be over: it is acted on now.
+    pub fn begin(&mut self) {
+        for path in self.paths() {
+            let sight = observe::look(&path, &self.store);
+            if let (Standing::Locked, Leak::Seen(packets)) = (sight.standing(&path), sight.leak(&path)) {
+                let evidence = format!("{packets} packets above the baseline at the start");
+                if let Err(error) = self.hard_stop(&path, "leak", &evidence) {
+                    tracing::error!(path = %path.name, error = chain(error), "hard stop failed");
+                }
+            }
+        }
+        self.keep();
     }
 
     fn keep_path(&mut self, path: &PathConfig) {

@@ -14,7 +14,7 @@ use nix::sys::socket::{LinkAddr, MsgFlags, sendto};
 use serde_json::json;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::frames;
+use super::{frames, ordinary};
 
 const ICMP_ECHO_REQUEST: u8 = 8;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
@@ -48,6 +48,11 @@ enum Kind {
     Qinq,
     Endpoint,
     Arp,
+    Lldp,
+    Eapol,
+    Igmp,
+    Mld,
+    Mdns,
 }
 
 pub fn run(arguments: &Arguments) {
@@ -84,7 +89,15 @@ fn attempt(arguments: &Arguments, sequence: u16) -> io::Result<()> {
             let message = frames::echo_request(ICMPV6_ECHO_REQUEST, sequence);
             icmp(arguments, Protocol::ICMPV6, WORLD_V6.into(), &message)
         }
-        Kind::Packet | Kind::Vlan | Kind::Qinq | Kind::Arp => frame(arguments),
+        Kind::Packet
+        | Kind::Vlan
+        | Kind::Qinq
+        | Kind::Arp
+        | Kind::Lldp
+        | Kind::Eapol
+        | Kind::Igmp
+        | Kind::Mld
+        | Kind::Mdns => frame(arguments),
     }
 }
 
@@ -122,6 +135,11 @@ fn frame(arguments: &Arguments) -> io::Result<()> {
         Kind::Arp => frames::arp_request(source),
         Kind::Vlan => frames::vlan(source, &packet()),
         Kind::Qinq => frames::qinq(source, &packet()),
+        Kind::Lldp => ordinary::lldp(source),
+        Kind::Eapol => ordinary::eapol(source),
+        Kind::Igmp => ordinary::igmp(source),
+        Kind::Mld => ordinary::mld(source),
+        Kind::Mdns => ordinary::mdns(source),
         _ => frames::ethernet(source, &packet()),
     };
     let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;

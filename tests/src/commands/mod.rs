@@ -2,6 +2,7 @@
 
 pub mod echo;
 pub mod frames;
+mod ordinary;
 pub mod http;
 pub mod leak;
 pub mod traffic;
