@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use lab::addresses::WORLD_HOLE;
 use lab::programs::{ACTUATOR, EXPORTER, kill, leak, repair, tunnel_down};
-use lab::{Class, Direction, EgressConfig, Endpoint, Exit, Keepalive, Leak, World, eventually, inside};
+use lab::{
+    Class, Direction, EgressConfig, Endpoint, Exit, Keepalive, Leak, World, eventually, inside,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const ENGAGED: &str = "vpn_egress_actuator_hard_stop_engaged{path=\"media\"}";
@@ -60,7 +62,10 @@ fn s3_a_leak_stops_the_path_and_only_release_lifts_it() {
         eventually(SOON, "the primary is seen to be down", || is_down(world));
         leak_packets(world, 3);
         let (status, outcomes) = world.notify(&[tunnel_down("primary"), leak()]);
-        assert_eq!((status, outcomes), (200, vec!["already_stopped".into(), "hard_stopped".into()]));
+        assert_eq!(
+            (status, outcomes),
+            (200, vec!["already_stopped".into(), "hard_stopped".into()])
+        );
         assert_eq!(world.active_endpoint(), "primary");
         assert_eq!(world.metric(ACTUATOR, ENGAGED), Some(1.0));
 
@@ -113,7 +118,11 @@ fn s7_what_is_ordinary_never_latches_the_stop() {
         let workload = world.start_workload();
         workload.wait_for_exit(Exit::A, SOON);
         let harmless = |world: &World, what: &str| {
-            assert_eq!(leaked(world), world.status()["leak_baseline"].as_u64().expect("one"), "{what}");
+            assert_eq!(
+                leaked(world),
+                world.status()["leak_baseline"].as_u64().expect("one"),
+                "{what}"
+            );
             let (_, outcomes) = world.notify(&[leak()]);
             assert_eq!(outcomes, ["already_released"], "{what}");
             assert_eq!(standing(world), "locked", "{what}");
@@ -171,7 +180,10 @@ fn s7_packets_that_waited_for_arp_when_the_lock_came_are_no_leak() {
         world.actuator_ok(&["converge"]);
         world.exec_ok(lab::Ns::Router, &["ip", "address", "add", "10.0.0.77/24", "dev", "lan"]);
         // The neighbour is found now, by an ARP request of our own; the queue would be sent.
-        world.exec_ok(lab::Ns::Egress, &["ip", "neigh", "replace", nobody, "lladdr", "02:00:00:00:00:07", "dev", "eth0"]);
+        world.exec_ok(
+            lab::Ns::Egress,
+            &["ip", "neigh", "replace", nobody, "lladdr", "02:00:00:00:00:07", "dev", "eth0"],
+        );
         let status = world.status();
         assert_eq!(status["leaked_packets"], status["leak_baseline"], "{status}");
         let _actuator = world.start_actuator();

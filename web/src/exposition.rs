@@ -51,7 +51,10 @@ impl Exposition {
 }
 
 impl Family<'_> {
+    /// Labels may come in any order; the page has them sorted, as a registry's are.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: f64) -> &mut Self {
+        let mut labels = labels.to_vec();
+        labels.sort_unstable();
         let labels = labels.iter().map(|(name, text)| {
             let mut label = LabelPair::default();
             label.set_name((*name).to_owned());
@@ -80,13 +83,13 @@ mod tests {
     #[test]
     fn the_page_holds_what_was_sampled_and_no_empty_metric() {
         let mut page = Exposition::new();
-        page.gauge("a", "First.").sample(&[("path", "p\"q")], f64::INFINITY);
+        page.gauge("a", "First.").sample(&[("z", ""), ("path", "p\"q")], f64::INFINITY);
         page.counter("b_total", "Second.").sample(&[], 3.0);
         page.gauge("empty", "Never sampled.");
         let text = page.render();
         assert_eq!(
             text,
-            "# HELP a First.\n# TYPE a gauge\na{path=\"p\\\"q\"} inf\n\
+            "# HELP a First.\n# TYPE a gauge\na{path=\"p\\\"q\",z=\"\"} inf\n\
              # HELP b_total Second.\n# TYPE b_total counter\nb_total 3\n"
         );
     }

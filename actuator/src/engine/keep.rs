@@ -22,7 +22,9 @@ impl Engine {
     pub fn begin(&mut self) {
         for path in self.paths() {
             let sight = observe::look(&path, &self.store);
-            if let (Standing::Locked, Leak::Seen(packets)) = (sight.standing(&path), sight.leak(&path)) {
+            if let (Standing::Locked, Leak::Seen(packets)) =
+                (sight.standing(&path), sight.leak(&path))
+            {
                 let evidence = format!("{packets} packets above the baseline at the start");
                 if let Err(error) = self.hard_stop(&path, "leak", &evidence) {
                     tracing::error!(path = %path.name, error = chain(error), "hard stop failed");

@@ -2,8 +2,8 @@
 
 pub mod echo;
 pub mod frames;
-mod ordinary;
 pub mod http;
 pub mod leak;
+mod ordinary;
 pub mod traffic;
 pub mod up;
