@@ -40,6 +40,7 @@ mod observer;
 mod preflight;
 mod process;
 pub mod programs;
+pub mod shipped;
 mod topology;
 mod wireguard;
 mod workload;

@@ -2,6 +2,7 @@
 //! echo service, workload, leaks and HTTP requests are made of.
 
 mod commands;
+mod demo;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,8 @@ struct Arguments {
 enum Command {
     /// Build a world, run a command in the host under test (or wait), and take it all down.
     Up(commands::up::Arguments),
+    /// Show the whole story, live, in about two minutes.
+    Demo(demo::Arguments),
     /// Answer every UDP datagram with its first word and the address it came from.
     Echo(commands::echo::Arguments),
     /// Send numbered datagrams and write down each answer as a line of JSON.
@@ -28,11 +31,14 @@ enum Command {
     Get(commands::http::GetArguments),
     /// HTTP POST of what is on standard input, as JSON.
     Post(commands::http::PostArguments),
+    /// Connect a Unix socket to a TCP address.
+    Relay(commands::relay::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Up(arguments) => return commands::up::run(&arguments),
+        Command::Demo(arguments) => return demo::run(&arguments),
         Command::Echo(arguments) => commands::echo::run(&arguments),
         Command::Traffic(arguments) => commands::traffic::run(&arguments),
         Command::Leak(arguments) => {
@@ -41,6 +47,7 @@ fn main() -> ExitCode {
         }
         Command::Get(arguments) => commands::http::get(&arguments),
         Command::Post(arguments) => commands::http::post(&arguments),
+        Command::Relay(arguments) => commands::relay::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

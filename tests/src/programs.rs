@@ -1,5 +1,6 @@
 //! The programs under test, as built, on the `egress` host of this world.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
@@ -132,8 +133,10 @@ impl World {
     #[track_caller]
     pub fn notify(&self, alerts: &[Value]) -> (u16, Vec<String>) {
         let body = json!({"version": "4", "status": "firing", "alerts": alerts}).to_string();
+        let token = fs::read_to_string(self.scratch().join("actuator.token")).ok();
+        let token = token.as_deref().map(str::trim);
         let response = self
-            .http_post(&format!("{ACTUATOR}/api/v1/alerts"), &body, None)
+            .http_post(&format!("{ACTUATOR}/api/v1/alerts"), &body, token)
             .unwrap_or_else(|error| panic!("the webhook did not answer: {error}"));
         let reply: Value = serde_json::from_str(&response.body).unwrap_or_default();
         let outcomes = reply["outcomes"].as_array().cloned().unwrap_or_default();

@@ -1,0 +1,96 @@
+//! The whole loop with the configuration that the project ships: only paths of files differ.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::monitoring::{Alertmanagers, Instances};
+use crate::process::Process;
+use crate::world::World;
+
+/// Everything that runs between the kernel and the kernel.
+pub struct Loop {
+    pub exporter: Process,
+    pub actuator: Process,
+    pub prometheus: Process,
+    pub alertmanagers: Alertmanagers,
+}
+
+/// A file of `alerting-rules/`.
+fn shipped(name: &str) -> (PathBuf, String) {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../alerting-rules").join(name);
+    let text =
+        fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    (file, text)
+}
+
+/// The text with a part of it replaced, which must be there.
+#[track_caller]
+fn adapted(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "the shipped file has no `{from}` any more");
+    text.replace(from, to)
+}
+
+impl World {
+    /// The token that the webhook asks for, made for this world.
+    pub fn token(&self) -> String {
+        let file = self.scratch().join("actuator.token");
+        if let Ok(token) = fs::read_to_string(&file) {
+            return token.trim().to_owned();
+        }
+        // A fresh WireGuard key is as random as a token needs to be.
+        let token = self.exec_ok(crate::addresses::Ns::Egress, &["wg", "genkey"]);
+        self.write_file("actuator.token", &token, 0o600);
+        token.trim().to_owned()
+    }
+
+    /// Starts exporter, actuator, Alertmanagers and Prometheus, in this order.
+    #[track_caller]
+    pub fn start_loop(&self, instances: Instances) -> Loop {
+        self.token();
+        let token = self.scratch().join("actuator.token").display().to_string();
+        let exporter = self.start_exporter();
+        let actuator = self.start_loops_actuator();
+        let (_, alertmanager) = shipped("alertmanager.yml");
+        let alertmanager = adapted(&alertmanager, "/etc/vpn-egress/actuator.token", &token);
+        let alertmanagers = self.start_alertmanager(&alertmanager, instances);
+        let prometheus = self.start_shipped_prometheus(&alertmanagers);
+        Loop { exporter, actuator, prometheus, alertmanagers }
+    }
+
+    #[track_caller]
+    pub fn start_loops_actuator(&self) -> Process {
+        let token = self.scratch().join("actuator.token").display().to_string();
+        self.start_actuator_with(&["--web.bearer-token-file", &token])
+    }
+
+    #[track_caller]
+    pub fn start_shipped_prometheus(&self, alertmanagers: &Alertmanagers) -> Process {
+        let (_, config) = shipped("prometheus.yml");
+        let (rules, _) = shipped("vpn-egress.rules.yml");
+        let config = adapted(&config, "- vpn-egress.rules.yml", &format!("- {}", rules.display()));
+        let targets: Vec<String> =
+            alertmanagers.addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        let config = adapted(&config, "\"127.0.0.1:9093\"", &targets.join(", "));
+        self.start_prometheus(&config)
+    }
+
+    /// Names of the alerts that fire in Prometheus now.
+    pub fn firing_alerts(&self) -> Vec<String> {
+        let url = format!("http://{}/api/v1/alerts", Self::PROMETHEUS);
+        let Ok(response) = self.http_get(&url) else {
+            return Vec::new();
+        };
+        let json: Value = serde_json::from_str(&response.body).unwrap_or_default();
+        let alerts = json["data"]["alerts"].as_array().cloned().unwrap_or_default();
+        let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
+        firing
+            .filter_map(|alert| alert["labels"]["alertname"].as_str().map(str::to_owned))
+            .collect()
+    }
+
+    pub fn fires(&self, alert: &str) -> bool {
+        self.firing_alerts().iter().any(|name| name == alert)
+    }
+}
