@@ -157,16 +157,14 @@ proptest! {
         let mut switched_from = [false; ENDPOINTS];
         for event in history {
             match event {
-                // A restart keeps what state keeps, and that is all there is.
-                Event::Restart => {}
                 Event::Pause if hold == Hold::None => hold = Hold::Paused,
-                Event::Pause => {}
                 Event::Release => hold = Hold::None,
-                Event::Converge if hold == Hold::Stopped => {}
-                Event::Converge => {
+                Event::Converge if hold != Hold::Stopped => {
                     active = 0;
                     switched_from = [false; ENDPOINTS];
                 }
+                // A restart keeps what state keeps, and that is all there is.
+                Event::Restart | Event::Pause | Event::Converge => {}
                 Event::Alert(ask, mut sight) => {
                     let before = standing(active, hold);
                     let leaking = sight.leak == Leak::Above;

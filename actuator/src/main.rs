@@ -11,6 +11,7 @@ mod webhook;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -221,6 +222,10 @@ fn daemon(flags: &Flags, listen: SocketAddr, token: Option<&Path>, web: &WebFlag
 fn read_token(file: &Path) -> Result<Vec<u8>, String> {
     let text = fs::read_to_string(file)
         .map_err(|error| format!("token file {} cannot be read: {error}", file.display()))?;
+    let mode = fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o007 != 0 {
+        return Err(format!("token file {} can be read by others: chmod o-rwx", file.display()));
+    }
     let token = text.trim().as_bytes().to_vec();
     if token.is_empty() {
         return Err(format!("token file {} is empty: put one line of random text", file.display()));

@@ -19,6 +19,29 @@ pub struct Metrics {
 /// A switch is a few milliseconds, or seconds where candidates have to be asked first.
 const BUCKETS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 2.5, 10.0];
 
+/// What usually becomes of an alert, each from the first scrape on.
+const OUTCOMES: [(&str, &[&str]); 4] = [
+    (
+        "failover",
+        &[
+            "switched",
+            "recovered",
+            "stale_endpoint",
+            "already_stopped",
+            "hard_stopped",
+            "uplink_down",
+            "exhausted",
+            "no_reachable_standby",
+            "paused",
+            "unclear",
+            "failed",
+        ],
+    ),
+    ("hard-stop", &["hard_stopped", "already_stopped", "already_released", "failed"]),
+    ("repair", &["repaired", "intact", "hard_stopped", "failed"]),
+    ("heartbeat", &["heartbeat"]),
+];
+
 /// Why a notification was turned away, each from the first scrape on.
 pub const REJECTIONS: [&str; 5] = ["auth", "body", "method", "parse", "too_large"];
 
@@ -45,6 +68,11 @@ impl Metrics {
             "Alerts received, by the action they ask for and what became of them.",
             &["action", "outcome"],
         );
+        for (action, outcomes) in OUTCOMES {
+            for outcome in outcomes {
+                alerts.with_label_values(&[action, outcome]);
+            }
+        }
         let rejected = counter(
             "vpn_egress_actuator_notifications_rejected_total",
             "Notifications turned away before their alerts were looked at.",

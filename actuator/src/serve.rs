@@ -96,6 +96,7 @@ async fn run(shared: Shared, options: Options) -> Result<(), ServeError> {
     tracing::info!(address = %options.listen, socket = %options.socket.display(), "listening");
 
     let webhook = Arc::new(Webhook {
+        metrics: shared.lock().metrics(),
         engine: shared.clone(),
         token: options.token,
         telemetry_path: options.telemetry_path,

@@ -5,6 +5,7 @@
 //! again. From the network one can only tighten (S6): there is no route that releases or fails back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use egress::state::Timestamp;
@@ -17,6 +18,7 @@ use subtle::ConstantTimeEq as _;
 use web::{Answer, Request, answer};
 
 use crate::engine::{Engine, Outcome, Shared, Verdicts};
+use crate::metrics::Metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -43,6 +45,7 @@ struct Alert {
 
 pub struct Webhook {
     pub engine: Shared,
+    pub metrics: Arc<Metrics>,
     pub token: Option<Vec<u8>>,
     pub telemetry_path: String,
 }
@@ -63,7 +66,7 @@ impl Webhook {
     }
 
     fn reject(&self, reason: &'static str, status: StatusCode) -> Answer {
-        self.engine.lock().metrics().rejected.with_label_values(&[reason]).inc();
+        self.metrics.rejected.with_label_values(&[reason]).inc();
         tracing::warn!(reason, %status, "notification turned away");
         answer(status, TEXT, format!("{reason}\n"))
     }
@@ -99,7 +102,7 @@ impl Webhook {
         let Some(token) = &self.token else {
             return true;
         };
-        let given = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
+        let given = request.headers().get(AUTHORIZATION).map(hyper::header::HeaderValue::as_bytes);
         let given = given.and_then(|value| value.strip_prefix(b"Bearer "));
         given.is_some_and(|given| bool::from(given.ct_eq(token)))
     }

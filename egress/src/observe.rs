@@ -1,6 +1,6 @@
 //! Gathers a path's evidence from the kernel, the state file and a probe. Changes nothing.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Endpoint, PathConfig, Uplinks};
 use crate::device::{self, DeviceError, DeviceView, Likeness};
@@ -17,6 +17,16 @@ pub struct Sight {
     pub walls: Result<Walls, firewall::NftError>,
     pub device: Result<DeviceView, DeviceError>,
     pub uplinks: Result<Vec<Device>, String>,
+    /// How long each of these took to read.
+    pub took: Took,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Took {
+    pub state: Duration,
+    pub nftables: Duration,
+    pub wireguard: Duration,
+    pub uplink: Duration,
 }
 
 /// One health check, whole.
@@ -31,15 +41,24 @@ pub struct Cycle {
 }
 
 pub fn look(path: &PathConfig, store: &Store) -> Sight {
-    let state = store.read(&path.name);
+    let mut took = Took::default();
+    let state = timed(&mut took.state, || store.read(&path.name));
     let recorded = state.as_ref().ok().and_then(|state| state.intended.as_ref());
     let recorded = recorded.map(|intended| intended.uplinks.clone()).unwrap_or_default();
     Sight {
-        walls: Walls::read(),
-        device: device::read(&path.interface),
-        uplinks: uplinks(path, &recorded),
+        walls: timed(&mut took.nftables, Walls::read),
+        device: timed(&mut took.wireguard, || device::read(&path.interface)),
+        uplinks: timed(&mut took.uplink, || uplinks(path, &recorded)),
         state,
+        took,
     }
+}
+
+fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let outcome = read();
+    *took = started.elapsed();
+    outcome
 }
 
 /// The devices that are uplinks now: as configured, or every device that holds a default route,

@@ -1,11 +1,14 @@
 //! One scrape: what the kernel knows is read anew, what costs time comes from the latest cycle.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use egress::config::{Config, PathConfig};
+use egress::config::PathConfig;
+use egress::firewall;
+use egress::health::Probe;
 use egress::observe::{self, Sight};
 use egress::state::Store;
 
+use crate::current::Current;
 use crate::cycles::{Cycles, Shown};
 use crate::page;
 
@@ -25,28 +28,45 @@ pub struct Collector {
     pub took: Duration,
 }
 
-pub fn page(config: &Config, store: &Store, cycles: &Cycles) -> String {
-    let started = Instant::now();
+pub fn page(current: &Current, store: &Store, cycles: &Cycles) -> String {
+    let config = current.get();
+    let on_disk = current.on_disk();
     let views: Vec<PathView> = config
         .paths
         .iter()
         .map(|path| {
             let sight = observe::look(path, store);
             let recorded = sight.state.as_ref().ok().and_then(|state| state.intended.as_ref());
-            let wanted = egress::firewall::wanted(&config.paths);
-            let drift = recorded.map(|intended| intended.wanted != wanted);
+            let wanted = on_disk.as_ref().ok().map(|config| firewall::wanted(&config.paths));
+            // A config that cannot be read is not the one that was loaded.
+            let drift = recorded.map(|intended| Some(&intended.wanted) != wanted.as_ref());
             PathView { path, shown: cycles.of(path), drift, sight }
         })
         .collect();
-    let took = started.elapsed();
+    page::render(&views, &collectors(&views, on_disk.is_ok()))
+}
+
+fn collectors(views: &[PathView], config: bool) -> [Collector; 6] {
     let all = |good: fn(&PathView) -> bool| views.iter().all(good);
-    let collectors = [
-        ("nftables", all(|view| view.sight.walls.is_ok())),
-        ("probe", all(|view| view.shown.reachable.values().all(Option::is_some))),
-        ("state", all(|view| view.sight.state.is_ok())),
-        ("uplink", all(|view| view.sight.uplinks.is_ok())),
-        ("wireguard", all(|view| view.sight.device.is_ok())),
-    ];
-    let collectors = collectors.map(|(name, success)| Collector { name, success, took });
-    page::render(&views, &collectors)
+    let longest =
+        |took: fn(&PathView) -> Duration| views.iter().map(took).max().unwrap_or_default();
+    let probed = |view: &PathView| view.shown.reachable.values().all(Option::is_some);
+    let tunnel = |view: &PathView| !matches!(view.shown.probe(), Some(Probe::Unknown(_)));
+    let collector = |name, success, took| Collector { name, success, took };
+    [
+        collector("config", config, Duration::ZERO),
+        collector("nftables", all(|v| v.sight.walls.is_ok()), longest(|v| v.sight.took.nftables)),
+        collector(
+            "probe",
+            views.iter().all(|view| probed(view) && tunnel(view)),
+            longest(|v| v.shown.took),
+        ),
+        collector("state", all(|v| v.sight.state.is_ok()), longest(|v| v.sight.took.state)),
+        collector("uplink", all(|v| v.sight.uplinks.is_ok()), longest(|v| v.sight.took.uplink)),
+        collector(
+            "wireguard",
+            all(|v| v.sight.device.is_ok()),
+            longest(|v| v.sight.took.wireguard),
+        ),
+    ]
 }

@@ -1,4 +1,5 @@
 //! The health cycles: one timer per path, however often and by however many it is scraped.
+//! Standbys are looked at on a timer of their own, so that a dead one cannot hold up a cycle.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,92 +7,100 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use egress::config::{Config, PathConfig};
-use egress::health::Verdict;
-use egress::names::EndpointName;
+use egress::health::{Probe, Verdict};
+use egress::names::{EndpointName, PathName};
 use egress::observe::{self, Cycle};
 use egress::probe::HandshakeOutcome;
 use egress::run::Run;
 use egress::state::{Store, Timestamp};
 
+use crate::current::Current;
 use crate::standby::Standbys;
+
+/// How often it is asked which standbys are due.
+const STANDBY_TICK: Duration = Duration::from_secs(1);
 
 /// What the cycles of one path have shown so far.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
     /// `None` until the first cycle has ended.
     pub last: Option<(Timestamp, Cycle)>,
+    /// How long it took.
+    pub took: Duration,
+    /// The endpoint that was active in it.
+    pub active: Option<EndpointName>,
     pub counts: BTreeMap<&'static str, u64>,
     /// Consecutive tunnel-down cycles, by endpoint.
     pub down: BTreeMap<EndpointName, u32>,
     /// The latest handshake probe of each endpoint; `None`: could not be tried.
     pub reachable: BTreeMap<EndpointName, Option<HandshakeOutcome>>,
-    /// Bytes received by the tunnel per endpoint are the device's; nothing of it is kept here.
-    pub probe_took: Option<Duration>,
 }
 
+impl Shown {
+    pub fn probe(&self) -> Option<&Probe> {
+        self.last.as_ref().map(|(_, cycle)| &cycle.evidence.probe)
+    }
+}
+
+/// All paths' results, by name.
 #[derive(Debug, Clone)]
-pub struct Cycles {
-    shown: BTreeMap<String, Arc<Mutex<Shown>>>,
-}
+pub struct Cycles(BTreeMap<PathName, Arc<Mutex<Shown>>>);
 
-/// One path's cycle, and what it keeps between two.
+/// One path's timer, and what it keeps between two cycles.
 struct Worker {
-    path: PathConfig,
+    name: PathName,
+    current: Arc<Current>,
     store: Store,
-    run: Run,
-    standbys: Standbys,
     shown: Arc<Mutex<Shown>>,
 }
 
 impl Cycles {
-    /// A thread per path, which ends with the process.
-    pub fn start(config: &Config, store: &Store) -> Self {
-        let (cycles, workers) = Self::prepare(config, store);
-        for mut worker in workers {
-            thread::spawn(move || {
-                loop {
-                    let started = Instant::now();
-                    worker.cycle();
-                    thread::sleep(worker.path.health.interval.saturating_sub(started.elapsed()));
-                }
-            });
+    /// Two threads per path, which end with the process.
+    pub fn start(current: &Arc<Current>, store: &Store) -> Self {
+        let cycles = Self::empty(&current.get());
+        for worker in cycles.workers(current, store) {
+            thread::spawn(move || worker.cycles());
+        }
+        for worker in cycles.workers(current, store) {
+            thread::spawn(move || worker.standbys());
         }
         cycles
     }
 
-    /// One cycle of every path, for `--once`.
-    pub fn once(config: &Config, store: &Store) -> Self {
-        let (cycles, workers) = Self::prepare(config, store);
-        for mut worker in workers {
-            worker.cycle();
+    /// One cycle of every path, for `--once`. There is no run to protect, so nothing settles.
+    pub fn once(current: &Arc<Current>, store: &Store) -> Self {
+        let cycles = Self::empty(&current.get());
+        for worker in cycles.workers(current, store) {
+            if let Some(path) = worker.path() {
+                let mut run = Run::new(path.health.interval, Duration::ZERO, Instant::now());
+                worker.cycle(&path, &mut run);
+                worker.look(&path, &mut Standbys::default());
+            }
         }
         cycles
     }
 
     pub fn of(&self, path: &PathConfig) -> Shown {
-        self.shown.get(path.name.as_str()).map(|shown| locked(shown).clone()).unwrap_or_default()
+        self.0.get(&path.name).map(|shown| locked(shown).clone()).unwrap_or_default()
     }
 
     /// Whether every path has had a cycle.
     pub fn ready(&self) -> bool {
-        self.shown.values().all(|shown| locked(shown).last.is_some())
+        self.0.values().all(|shown| locked(shown).last.is_some())
     }
 
-    fn prepare(config: &Config, store: &Store) -> (Self, Vec<Worker>) {
-        let mut shown = BTreeMap::new();
-        let mut workers = Vec::new();
-        for path in &config.paths {
-            let mine = Arc::new(Mutex::new(Shown::default()));
-            shown.insert(path.name.to_string(), Arc::clone(&mine));
-            workers.push(Worker {
-                run: Run::new(path.health.interval, path.health.settle, Instant::now()),
-                standbys: Standbys::new(path.health.standby_interval),
-                path: path.clone(),
-                store: store.clone(),
-                shown: mine,
-            });
-        }
-        (Self { shown }, workers)
+    fn empty(config: &Config) -> Self {
+        Self(config.paths.iter().map(|path| (path.name.clone(), Arc::default())).collect())
+    }
+
+    fn workers(&self, current: &Arc<Current>, store: &Store) -> Vec<Worker> {
+        let worker = |(name, shown): (&PathName, &Arc<Mutex<Shown>>)| Worker {
+            name: name.clone(),
+            current: Arc::clone(current),
+            store: store.clone(),
+            shown: Arc::clone(shown),
+        };
+        self.0.iter().map(worker).collect()
     }
 }
 
@@ -101,36 +110,73 @@ fn locked(shown: &Mutex<Shown>) -> std::sync::MutexGuard<'_, Shown> {
 }
 
 impl Worker {
-    fn cycle(&mut self) {
-        let state = self.store.read(&self.path.name).ok();
-        let changed = state.as_ref().map(|state| state.changed.age());
-        let settling = self.run.settling(Instant::now(), changed);
-        let cycle = observe::check(&self.path, &self.store, settling);
-        let active = state.map(|state| state.active);
-        self.run.note(Instant::now(), active.as_ref(), &cycle.verdict);
-        self.log(&cycle.verdict);
-        let down = self
-            .path
-            .endpoints
-            .iter()
-            .map(|endpoint| (endpoint.name.clone(), self.run.count(&endpoint.name)));
-        {
-            let mut shown = locked(&self.shown);
-            shown.down = down.collect();
-            *shown.counts.entry(cycle.verdict.word()).or_default() += 1;
-            shown.probe_took = cycle.probe_took;
-            shown.last = Some((Timestamp::now(), cycle.clone()));
+    /// The path as configured now; a path that was renamed needs a restart.
+    fn path(&self) -> Option<PathConfig> {
+        self.current.get().path(self.name.as_str()).cloned()
+    }
+
+    fn cycles(&self) {
+        let Some(mut path) = self.path() else { return };
+        let mut run = Run::new(path.health.interval, path.health.settle, Instant::now());
+        loop {
+            let started = Instant::now();
+            self.cycle(&path, &mut run);
+            thread::sleep(path.health.interval.saturating_sub(started.elapsed()));
+            self.current.follow(&self.store);
+            match self.path() {
+                Some(same) => path = same,
+                None => return tracing::warn!(path = %self.name, "no longer configured: restart"),
+            }
         }
-        // The verdict is published before the slower look at the standbys.
-        self.standbys.look(&self.path, active.as_ref(), &cycle.verdict);
-        locked(&self.shown).reachable = self.standbys.latest();
+    }
+
+    fn cycle(&self, path: &PathConfig, run: &mut Run) {
+        let state = self.store.read(&path.name).ok();
+        let changed = state.as_ref().map(|state| state.changed.age());
+        let started = Instant::now();
+        let settling = run.settling(started, changed);
+        let cycle = observe::check(path, &self.store, settling);
+        let active = state.map(|state| state.active);
+        run.note(Instant::now(), active.as_ref(), &cycle.verdict);
+        self.log(&cycle.verdict);
+        let count = |name: &EndpointName| (name.clone(), run.count(name));
+        let mut shown = locked(&self.shown);
+        shown.down = path.endpoints.iter().map(|endpoint| count(&endpoint.name)).collect();
+        *shown.counts.entry(cycle.verdict.word()).or_default() += 1;
+        shown.took = started.elapsed();
+        shown.active = active;
+        shown.last = Some((Timestamp::now(), cycle));
+    }
+
+    fn standbys(&self) {
+        let mut standbys = Standbys::default();
+        while let Some(path) = self.path() {
+            self.look(&path, &mut standbys);
+            thread::sleep(STANDBY_TICK);
+        }
+    }
+
+    /// Looks at the standbys that are due, by the verdict of the latest cycle.
+    fn look(&self, path: &PathConfig, standbys: &mut Standbys) {
+        let (verdict, active) = {
+            let shown = locked(&self.shown);
+            let Some((_, cycle)) = &shown.last else { return };
+            (cycle.verdict.clone(), shown.active.clone())
+        };
+        // Switched since: what is a standby by that cycle may be in use, and a handshake from a
+        // second socket would make it roam away. The next cycle tells.
+        if self.store.read(&path.name).ok().map(|state| state.active) != active {
+            return;
+        }
+        standbys.look(path, active.as_ref(), &verdict);
+        locked(&self.shown).reachable = standbys.latest();
     }
 
     /// One line when the verdict changes, so that the log tells the story and no more.
     fn log(&self, verdict: &Verdict) {
         let before = locked(&self.shown).last.as_ref().map(|(_, cycle)| cycle.verdict.word());
         if before != Some(verdict.word()) {
-            tracing::info!(path = %self.path.name, %verdict, before, "verdict changed");
+            tracing::info!(path = %self.name, %verdict, before, "verdict changed");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! Decides nothing, changes nothing.
 
 mod collect;
+mod current;
 mod cycles;
 mod page;
 mod scrape;
@@ -13,12 +14,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use egress::config::Config;
 use egress::observe::chain;
 use egress::state::Store;
 use tokio::net::TcpListener;
 use web::{LogFlags, WebFlags, flags, server};
 
+use crate::current::Current;
 use crate::cycles::Cycles;
 
 /// Observes the VPN egress paths of this host and publishes Prometheus metrics.
@@ -52,9 +53,10 @@ struct Flags {
     log: LogFlags,
 }
 
-/// sysexits(3)
+/// As in sysexits(3).
 const EX_USAGE: u8 = 64;
-const EX_UNAVAILABLE: u8 = 69;
+/// The same as of `actuator`: refused.
+const REFUSED: u8 = 3;
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
@@ -66,16 +68,16 @@ fn main() -> ExitCode {
         }
     };
     flags.log.init();
-    let config = match Config::load(&flags.config) {
-        Ok(config) => Arc::new(config),
+    let store = Store::new(&flags.state);
+    let current = match Current::load(flags.config.clone(), &store) {
+        Ok(current) => Arc::new(current),
         Err(error) => {
             eprintln!("exporter: {}", chain(error));
             return EX_CONFIG.into();
         }
     };
-    let store = Store::new(&flags.state);
     if flags.once {
-        print!("{}", collect::page(&config, &store, &Cycles::once(&config, &store)));
+        print!("{}", collect::page(&current, &store, &Cycles::once(&current, &store)));
         return ExitCode::SUCCESS;
     }
     if !flags::is_loopback(&flags.listen) {
@@ -86,22 +88,22 @@ fn main() -> ExitCode {
         );
         return EX_USAGE.into();
     }
-    match run(&flags, &config, &store) {
+    match run(&flags, &current, &store) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("exporter: {} could not be served: {error}", flags.listen);
-            EX_UNAVAILABLE.into()
+            REFUSED.into()
         }
     }
 }
 
 #[tokio::main]
-async fn run(flags: &Flags, config: &Arc<Config>, store: &Store) -> std::io::Result<()> {
+async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> std::io::Result<()> {
     let listener = TcpListener::bind(flags.listen).await?;
-    let cycles = Cycles::start(config, store);
-    tracing::info!(address = %flags.listen, paths = config.paths.len(), "listening");
+    let cycles = Cycles::start(current, store);
+    tracing::info!(address = %flags.listen, paths = current.get().paths.len(), "listening");
     let scrapes = Arc::new(scrape::Scrapes {
-        config: Arc::clone(config),
+        current: Arc::clone(current),
         store: store.clone(),
         cycles,
         telemetry_path: flags.web.telemetry_path.clone(),

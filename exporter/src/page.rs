@@ -2,7 +2,7 @@
 
 use egress::config::Endpoint;
 use egress::firewall::{Count, Counts};
-use egress::health::{Uplink, Verdict};
+use egress::health::{Probe, Uplink, Verdict};
 use egress::names::EndpointName;
 use egress::observe::handshake_age;
 use egress::probe::HandshakeOutcome;
@@ -35,7 +35,7 @@ fn about_collectors(page: &mut Exposition, collectors: &[Collector]) {
     }
     let mut duration = page.gauge(
         "vpn_egress_collector_duration_seconds",
-        "How long reading the kernel took at this scrape.",
+        "How long the collector took: at this scrape, or in the latest cycle where it probes.",
     );
     for one in collectors {
         duration.sample(&[("collector", one.name)], one.took.as_secs_f64());
@@ -154,18 +154,22 @@ fn about_tunnel(page: &mut Exposition, views: &[PathView]) {
         "vpn_egress_tunnel_probe_success",
         "Whether the latest cycle's probe was answered through the tunnel.",
     );
-    for view in views.iter().filter(|view| view.path.health.probe.is_some()) {
-        if view.shown.last.is_some() {
-            let answered = view.shown.probe_took.is_some();
-            success.sample(&[("path", view.path.name.as_str())], flag(answered));
-        }
+    for view in views {
+        let answered = match view.shown.probe() {
+            Some(Probe::Answered) => true,
+            Some(Probe::Silent { .. }) => false,
+            // Not made is not failed.
+            Some(Probe::Off | Probe::Unknown(_)) | None => continue,
+        };
+        success.sample(&[("path", view.path.name.as_str())], flag(answered));
     }
     let mut took = page.gauge(
         "vpn_egress_tunnel_probe_duration_seconds",
         "Round trip of the latest cycle's probe through the tunnel, where it was answered.",
     );
     for view in views {
-        if let Some(duration) = view.shown.probe_took {
+        let cycle = view.shown.last.as_ref().map(|(_, cycle)| cycle);
+        if let Some(duration) = cycle.and_then(|cycle| cycle.probe_took) {
             took.sample(&[("path", view.path.name.as_str())], duration.as_secs_f64());
         }
     }

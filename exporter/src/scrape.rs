@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress::config::Config;
 use egress::state::Store;
 use hyper::{Method, StatusCode};
 use web::{Answer, Request, answer};
 
 use crate::collect;
+use crate::current::Current;
 use crate::cycles::Cycles;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -20,7 +20,7 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_millis(200);
 
 pub struct Scrapes {
-    pub config: Arc<Config>,
+    pub current: Arc<Current>,
     pub store: Store,
     pub cycles: Cycles,
     pub telemetry_path: String,
@@ -44,9 +44,9 @@ impl Scrapes {
     }
 
     async fn metrics(&self, limit: Duration) -> Answer {
-        let (config, store, cycles) =
-            (Arc::clone(&self.config), self.store.clone(), self.cycles.clone());
-        let page = tokio::task::spawn_blocking(move || collect::page(&config, &store, &cycles));
+        let (current, store, cycles) =
+            (Arc::clone(&self.current), self.store.clone(), self.cycles.clone());
+        let page = tokio::task::spawn_blocking(move || collect::page(&current, &store, &cycles));
         match tokio::time::timeout(limit, page).await {
             Ok(Ok(page)) => answer(StatusCode::OK, METRICS, page),
             _ => {

@@ -12,16 +12,12 @@ use egress::probe::{HandshakeOutcome, HandshakeRequest, handshake};
 /// A handshake takes one round trip; half of this is waited before it is tried a second time.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+#[derive(Debug, Default)]
 pub struct Standbys {
-    interval: Duration,
     latest: BTreeMap<EndpointName, (Instant, Option<HandshakeOutcome>)>,
 }
 
 impl Standbys {
-    pub fn new(interval: Duration) -> Self {
-        Self { interval, latest: BTreeMap::new() }
-    }
-
     /// Probes what is due: every standby, and the active endpoint only while its tunnel does not
     /// answer, because a handshake from a second socket makes a working peer roam away.
     pub fn look(&mut self, path: &PathConfig, active: Option<&EndpointName>, verdict: &Verdict) {
@@ -32,11 +28,13 @@ impl Standbys {
             self.latest.clear();
             return;
         }
+        // An endpoint that left the config leaves no series behind.
+        self.latest.retain(|name, _| path.endpoint(name).is_some());
         for endpoint in &path.endpoints {
             let is_active = active == Some(&endpoint.name);
             if is_active && !down {
                 self.latest.remove(&endpoint.name);
-            } else if self.due(&endpoint.name) {
+            } else if self.due(&endpoint.name, path.health.standby_interval) {
                 let outcome = probe(path, endpoint);
                 self.latest.insert(endpoint.name.clone(), (Instant::now(), outcome));
             }
@@ -50,8 +48,8 @@ impl Standbys {
         self.latest.iter().map(outcome).collect()
     }
 
-    fn due(&self, endpoint: &EndpointName) -> bool {
-        self.latest.get(endpoint).is_none_or(|(at, _)| at.elapsed() >= self.interval)
+    fn due(&self, endpoint: &EndpointName, interval: Duration) -> bool {
+        self.latest.get(endpoint).is_none_or(|(at, _)| at.elapsed() >= interval)
     }
 }
 

@@ -60,3 +60,8 @@ pub use process::Process;
 pub use wireguard::{Backend, Keepalive};
 pub use workload::{Answer, Workload};
 pub use world::World;
+
+/// As WireGuard's userspace protocol writes keys.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}

@@ -129,9 +129,18 @@ impl World {
         self.status()["active_endpoint"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Sends alerts as Alertmanager would; the reply's status and outcomes.
+    /// Sends alerts as Alertmanager would, and again while the answer is that nothing can be said
+    /// yet (a path that settles); the reply's status and outcomes.
     #[track_caller]
     pub fn notify(&self, alerts: &[Value]) -> (u16, Vec<String>) {
+        eventually(START, "the actuator sees clearly", || {
+            let reply = self.notify_once(alerts);
+            (!reply.1.iter().any(|outcome| outcome == "unclear")).then_some(reply)
+        })
+    }
+
+    #[track_caller]
+    fn notify_once(&self, alerts: &[Value]) -> (u16, Vec<String>) {
         let body = json!({"version": "4", "status": "firing", "alerts": alerts}).to_string();
         let token = fs::read_to_string(self.scratch().join("actuator.token")).ok();
         let token = token.as_deref().map(str::trim);

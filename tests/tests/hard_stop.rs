@@ -247,3 +247,62 @@ fn s3_a_hole_in_the_killswitch_is_stopped_by_the_watch() {
         assert_eq!(world.observed_outside(), 0, "{:?}", world.observations());
     });
 }
+
+#[test]
+fn s3_a_leak_whose_counter_is_removed_stays_a_leak() {
+    inside("s3_a_leak_whose_counter_is_removed_stays_a_leak", |world| {
+        locked(world);
+        let _actuator = world.start_actuator();
+        leak_packets(world, 2);
+        // The daemon looks every second; no alert has come yet.
+        world.exec_ok(lab::Ns::Egress, &["sleep", "2"]);
+        assert_eq!(standing(world), "locked");
+        world.flush_ruleset();
+        eventually(SOON, "the hard stop", || standing(world) == "stopped");
+        let reason = world.status()["stop"]["evidence"].to_string();
+        assert!(reason.contains("counter was removed"), "{reason}");
+    });
+}
+
+#[test]
+fn s6_an_edited_config_is_nobodys_before_a_converge() {
+    inside("s6_an_edited_config_is_nobodys_before_a_converge", |world| {
+        locked(world);
+        let mut actuator = world.start_actuator();
+        let _exporter = world.start_exporter();
+        let state = || std::fs::read(world.state_file()).expect("state");
+        let kernel = || {
+            let rules = world.exec_ok(lab::Ns::Egress, &["nft", "-s", "list", "ruleset"]);
+            rules + &world.exec_ok(lab::Ns::Egress, &["wg", "show", "wg0", "endpoints"])
+        };
+        let (before, rules) = (state(), kernel());
+        let edited = EgressConfig {
+            endpoints: vec![Endpoint::B, Endpoint::A],
+            path_lines: vec!["ntp: [192.0.2.123]".into()],
+            ..quick()
+        };
+        world.write_config(&edited);
+        let check = world.actuator(&["converge", "--check"]);
+        assert_eq!(check.exit, 2, "{check:?}");
+        assert!(check.out.contains("would change: endpoint primary -> backup"), "{check:?}");
+        // Restarted with the edit on disk: still nobody's.
+        kill(&mut actuator);
+        let _actuator = world.start_actuator();
+        world.exec_ok(lab::Ns::Egress, &["sleep", "2"]);
+        assert_eq!(kernel(), rules);
+        assert_eq!(state(), before);
+        let drift = "vpn_egress_config_drift{path=\"media\"}";
+        assert_eq!(world.metric(EXPORTER, drift), Some(1.0));
+
+        world.actuator_ok(&["converge"]);
+        assert_eq!(world.active_endpoint(), "backup");
+        assert_eq!(world.metric(EXPORTER, drift), Some(0.0));
+        // A config that is wrong changes nothing either.
+        world.write_file("egress.yml", "paths: [", 0o644);
+        let (before, rules) = (state(), kernel());
+        let said = world.actuator(&["converge"]);
+        assert_eq!(said.exit, 78, "{said:?}");
+        assert!(said.err.contains("egress.yml"), "{said:?}");
+        assert_eq!((state(), kernel()), (before, rules));
+    });
+}

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use lab::addresses::{ECHO_HOLE, WORLD_HOLE};
 use lab::programs::{ACTUATOR, EXPORTER, kill};
 use lab::{
@@ -68,9 +70,12 @@ fn assert_no_secret_shown(world: &World) {
     shown.push(("state".to_owned(), state));
     let secrets = world.secrets();
     assert!(secrets.len() >= 3, "private keys and a preshared key, each in more than one writing");
+    let hex = |secret: &String| lab::hex(&STANDARD.decode(secret).expect("base64"));
     for (place, text) in shown {
         for secret in &secrets {
-            assert!(!text.contains(secret.as_str()), "S10: a key is shown in {place}");
+            assert!(!text.contains(secret.trim_end_matches('=')), "S10: a key is shown in {place}");
+            let text = text.to_lowercase();
+            assert!(!text.contains(&hex(secret)), "S10: a key is shown in hex in {place}");
         }
     }
 }
@@ -90,7 +95,7 @@ fn s4_s5_s8_n_cycles_switch_once_and_the_path_stays() {
         world.heal(Endpoint::A);
         await_good_cycles(world, 4.0);
         assert_eq!(world.metric(ACTUATOR, SWITCHES), Some(0.0));
-        assert_eq!(outcomes(world, "failover", "recovered"), 0.0, "no alert was sent at all");
+        assert!(outcomes(world, "failover", "recovered") < 1.0, "no alert was sent at all");
 
         // N: one switch, though two Alertmanagers tell of it again and again.
         world.blackhole(Endpoint::A, Direction::Both);

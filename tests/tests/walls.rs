@@ -98,9 +98,9 @@ fn s1_each_wall_alone_is_enough() {
             assert!(refused, "{}: refused at once: {attempts:?}", kind.name());
         }
         assert!(count(world, "blocked_packets_total") >= 25.0);
-        assert_eq!(count(world, "leaked_packets_total"), 0.0, "blocked and leaked never mix");
+        assert!(count(world, "leaked_packets_total") < 1.0, "blocked and leaked never mix");
         world.send_outside(Leak::Packet, 5);
-        assert_eq!(count(world, "leaked_packets_total"), 5.0);
+        assert!((count(world, "leaked_packets_total") - 5.0).abs() < 0.5);
         assert_tight(world, "both walls");
 
         // The watch alone: everything is stopped there, and counted.

@@ -8,6 +8,7 @@ use egress::observe::chain;
 use egress::state::{PathState, Timestamp};
 
 use super::evidence::Fresh;
+use super::load::kind_of_unknown;
 use super::{Engine, name_at};
 use crate::decide::{Action, Ask, Hold, Idle, Standing, decide};
 
@@ -104,7 +105,7 @@ impl Engine {
                 // S7: state that should be there and cannot be read means stopped.
                 let why = chain(error);
                 tracing::error!(path = %path.name, why, "state cannot be read: stopped");
-                let cut = self.stop_in_kernel(path, self.kind_of_unknown(path));
+                let cut = self.stop_in_kernel(path, kind_of_unknown(path));
                 return cut.map_or_else(|e| Outcome::Failed(chain(e)), |()| Outcome::HardStopped);
             }
         };

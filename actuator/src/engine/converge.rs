@@ -5,14 +5,14 @@
 
 use std::net::IpAddr;
 
-use egress::config::PathConfig;
+use egress::config::{Config, PathConfig};
 use egress::device::{self, Likeness};
 use egress::firewall::StopKind;
 use egress::observe::{self, Sight, chain};
 use egress::state::{PathState, StateError, Timestamp};
 
 use super::{Engine, EngineError, answers};
-use crate::control::Reply;
+use crate::control::{Reply, exit};
 
 /// What a person asked for.
 #[derive(Debug, Clone, Copy)]
@@ -24,27 +24,51 @@ pub struct Wish {
     pub ssh_peer: Option<IpAddr>,
 }
 
-/// What has to be done to one path.
-#[derive(Debug)]
-struct Plan {
-    state: PathState,
-    creates_state: bool,
-    loads: Option<&'static str>,
-    lifts: bool,
-    fails_back: bool,
-    sets_device: bool,
+/// One thing that has to be done to a path, in the order in which it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    CreateState,
+    /// The walls, with the reason.
+    Load(&'static str),
+    /// A stop that was engaged for want of a state.
+    LiftStop,
+    /// From a backup to the primary.
+    FailBack,
+    /// The device is not at the primary, though state says so.
+    SetDevice,
 }
 
 impl Engine {
     pub fn converge(&mut self, wish: Wish) -> Reply {
-        if let Err(error) = self.reload() {
-            return Reply::config(chain(error));
+        let wanted = match Config::load(&self.config_file) {
+            Ok(config) => config,
+            Err(error) => return Reply::config(chain(error)),
+        };
+        let before = std::mem::replace(&mut self.config, wanted);
+        let reply = self.converge_paths(wish);
+        // What was not carried out is not in force: the daemon goes on by the config it had. Where
+        // the rules of the new one are loaded already, it is the new one.
+        let in_force = reply.exit == exit::DONE || self.is_loaded();
+        if wish.check || !in_force {
+            self.config = before;
         }
+        reply
+    }
+
+    fn is_loaded(&self) -> bool {
+        let wanted = egress::firewall::wanted(&self.config.paths);
+        self.config.paths.iter().all(|path| {
+            let intended = self.store.read(&path.name).ok().and_then(|state| state.intended);
+            intended.is_some_and(|intended| intended.wanted == wanted)
+        })
+    }
+
+    fn converge_paths(&mut self, wish: Wish) -> Reply {
         let mut lines = Vec::new();
         let mut changed = false;
         for path in self.paths() {
             match self.converge_path(&path, wish, &mut lines) {
-                Ok(changes) => changed |= changes,
+                Ok(differs) => changed |= differs,
                 Err(error) => {
                     lines.push(format!("{}: {}", path.name, chain(error)));
                     return Reply::refused(lines);
@@ -61,98 +85,117 @@ impl Engine {
         lines: &mut Vec<String>,
     ) -> Result<bool, EngineError> {
         let sight = observe::look(path, &self.store);
-        let mut plan = self.plan(path, &sight)?;
-        if plan.loads.is_some() && !wish.force {
+        let (mut state, steps) = self.plan(path, &sight)?;
+        if steps.iter().any(|step| matches!(step, Step::Load(_))) && !wish.force {
             stay_in(path, &sight, wish.ssh_peer)?;
         }
         let verb = if wish.check { "would change" } else { "changed" };
-        let mut tell = |what: String| lines.push(format!("{}: {verb}: {what}", path.name));
-        let primary = path.primary();
-        if plan.creates_state {
-            tell(format!("state created at {}", self.store.file(&path.name).display()));
-        }
-        if let Some(why) = plan.loads {
-            tell(format!("killswitch and watch loaded ({why})"));
+        for &step in &steps {
+            let what = self.describe(step, path, &state);
             if !wish.check {
-                plan.state.unlocked = None;
-                self.load(path, &mut plan.state)?;
+                self.carry_out(step, path, &mut state, wish.force)?;
             }
+            lines.push(format!("{}: {verb}: {what}", path.name));
         }
-        if plan.lifts {
-            tell("stop for missing state lifted".to_owned());
-            if !wish.check {
-                self.lift_in_kernel(path)?;
-            }
-        }
-        if plan.fails_back {
-            // A device that is not there is told as such, not as a primary that is dead.
-            device::read(&path.interface)?;
-            if !wish.check && !wish.force && !answers(path, primary) {
-                return Err(EngineError::Refused(format!(
-                    "refused: primary {} does not answer a handshake, {} stays; --force overrides",
-                    primary.name, plan.state.active
-                )));
-            }
-            tell(format!("endpoint {} -> {} (failback)", plan.state.active, primary.name));
-        } else if plan.sets_device {
-            tell(format!("interface {} set to endpoint {}", path.interface, primary.name));
-        }
-        if (plan.fails_back || plan.sets_device) && !wish.check {
-            std::thread::sleep(super::evidence::AFTER_PROBE);
-            self.switch(path, &mut plan.state, primary)?;
-        }
-        let changes = plan.changes();
-        if !changes {
-            lines.push(format!("{}: nothing to change, endpoint {}", path.name, primary.name));
+        if steps.is_empty() {
+            lines.push(format!("{}: nothing to change, endpoint {}", path.name, state.active));
         }
         if !wish.check {
-            plan.state.last_converge = Some(Timestamp::now());
-            self.store.write(&path.name, &plan.state)?;
+            state.last_converge = Some(Timestamp::now());
+            self.store.write(&path.name, &state)?;
             self.exhausted.insert(path.name.to_string(), false);
-            tracing::info!(path = %path.name, changes, "converged");
+            tracing::info!(path = %path.name, ?steps, "converged");
         }
-        Ok(changes)
+        Ok(!steps.is_empty())
     }
 
-    fn plan(&self, path: &PathConfig, sight: &Sight) -> Result<Plan, EngineError> {
+    fn describe(&self, step: Step, path: &PathConfig, state: &PathState) -> String {
+        let primary = &path.primary().name;
+        match step {
+            Step::CreateState => {
+                format!("state created at {}", self.store.file(&path.name).display())
+            }
+            Step::Load(why) => format!("killswitch and watch loaded ({why})"),
+            Step::LiftStop => "stop for missing state lifted".to_owned(),
+            Step::FailBack => format!("endpoint {} -> {primary} (failback)", state.active),
+            Step::SetDevice => format!("interface {} set to endpoint {primary}", path.interface),
+        }
+    }
+
+    fn carry_out(
+        &self,
+        step: Step,
+        path: &PathConfig,
+        state: &mut PathState,
+        force: bool,
+    ) -> Result<(), EngineError> {
+        let primary = path.primary();
+        match step {
+            // Written with what the load reads back: a state without a lock would say too much.
+            Step::CreateState => Ok(()),
+            Step::Load(_) => {
+                state.unlocked = None;
+                self.load(path, state)
+            }
+            Step::LiftStop => Ok(self.lift_in_kernel(path)?),
+            Step::FailBack => {
+                // A device that is not there is told as such, not as a primary that is dead.
+                device::read(&path.interface)?;
+                if !force && !answers(path, primary) {
+                    return Err(EngineError::Refused(format!(
+                        "refused: primary {} does not answer a handshake, {} stays; \
+                         --force overrides",
+                        primary.name, state.active
+                    )));
+                }
+                std::thread::sleep(super::evidence::AFTER_PROBE);
+                self.switch(path, state, primary)
+            }
+            Step::SetDevice => self.switch(path, state, primary),
+        }
+    }
+
+    fn plan(
+        &self,
+        path: &PathConfig,
+        sight: &Sight,
+    ) -> Result<(PathState, Vec<Step>), EngineError> {
         let walls = sight.walls.as_ref().map_err(|error| EngineError::Refused(chain(error)))?;
         let stop = walls.stop_kind(path);
-        let refuse = |why: String| Err(EngineError::Refused(why));
-        let (state, creates_state) = match &sight.state {
+        let refuse = |why: &str| Err(EngineError::Refused(format!("refused: {why}")));
+        let mut steps = Vec::new();
+        let state = match &sight.state {
             Ok(state) if state.latch.is_some() || stop == Some(StopKind::Latched) => {
-                return refuse(
-                    "refused: a hard stop is latched; `actuator release --reason TEXT` first"
-                        .to_owned(),
-                );
+                return refuse("a hard stop is latched; `actuator release --reason TEXT` first");
             }
-            Ok(state) => (state.clone(), false),
+            Ok(state) => state.clone(),
             Err(StateError::Missing { .. }) if stop == Some(StopKind::Latched) => {
                 return refuse(
-                    "refused: the kernel's hard stop is engaged and no state says why; \
-                     `actuator release --reason TEXT` first"
-                        .to_owned(),
+                    "the kernel's hard stop is engaged and no state says why; \
+                     `actuator release --reason TEXT` first",
                 );
             }
-            Err(StateError::Missing { .. }) => (PathState::new(path.primary().name.clone()), true),
-            Err(error) => return refuse(format!("refused: {}", chain(error))),
-        };
-        let primary = path.primary();
-        let fails_back = state.active != primary.name;
-        let sets_device = match &sight.device {
-            Ok(view) => {
-                view.likeness(primary) != Likeness::Same || view.fwmark != Some(path.fwmark)
+            Err(StateError::Missing { .. }) => {
+                steps.push(Step::CreateState);
+                PathState::new(path.primary().name.clone())
             }
-            // The lock comes first; what is wrong with the device is said after it.
-            Err(_) => true,
+            Err(error) => return refuse(&chain(error)),
         };
-        Ok(Plan {
-            loads: self.must_load(sight),
-            lifts: stop == Some(StopKind::NoState),
-            creates_state,
-            fails_back,
-            sets_device,
-            state,
-        })
+        steps.extend(self.must_load(sight).map(Step::Load));
+        if stop == Some(StopKind::NoState) {
+            steps.push(Step::LiftStop);
+        }
+        let primary = path.primary();
+        // The lock comes first; what is wrong with the device is said after it.
+        let in_place = sight.device.as_ref().is_ok_and(|view| {
+            view.likeness(primary) == Likeness::Same && view.fwmark == Some(path.fwmark)
+        });
+        if state.active != primary.name {
+            steps.push(Step::FailBack);
+        } else if !in_place {
+            steps.push(Step::SetDevice);
+        }
+        Ok((state, steps))
     }
 
     /// Why the walls have to be loaded, or `None` where they are as the config wants them.
@@ -172,13 +215,6 @@ impl Engine {
         }
         let uncovered = sight.coverage().iter().any(|(_, attached)| !attached);
         uncovered.then_some("an uplink was not covered")
-    }
-}
-
-impl Plan {
-    fn changes(&self) -> bool {
-        let device = self.fails_back || self.sets_device;
-        self.creates_state || self.loads.is_some() || self.lifts || device
     }
 }
 

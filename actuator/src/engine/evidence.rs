@@ -15,7 +15,7 @@ use egress::device::{self, Likeness};
 use egress::firewall;
 use egress::health::{EXPLAINED_BYTES, Lock, Verdict};
 use egress::names::EndpointName;
-use egress::observe::{self, above, chain};
+use egress::observe::{self, chain};
 use egress::state::{PathState, Store};
 
 use super::answers;
@@ -124,14 +124,12 @@ impl Fresh<'_> {
 impl Seen for Fresh<'_> {
     fn leak(&mut self) -> Leak {
         match firewall::leaked(self.path) {
-            Ok(Some(count)) => match above(count.packets, self.state.leak_baseline) {
-                egress::health::Leak::None => Leak::None,
-                _ => {
-                    let (now, baseline) = (count.packets, self.state.leak_baseline);
-                    self.note(format!("{now} leaked packets, baseline {baseline}"));
-                    Leak::Above
-                }
-            },
+            Ok(Some(count)) if count.packets <= self.state.leak_baseline => Leak::None,
+            Ok(Some(count)) => {
+                let (now, baseline) = (count.packets, self.state.leak_baseline);
+                self.note(format!("{now} leaked packets, baseline {baseline}"));
+                Leak::Above
+            }
             Ok(None) => {
                 self.note("the leak counter is not there");
                 Leak::Unknown
@@ -176,17 +174,16 @@ impl Seen for Fresh<'_> {
         let candidate = &self.path.endpoints[endpoint];
         let name = &candidate.name;
         let known = self.latest.as_ref().and_then(|look| look.candidates.get(name)).copied();
-        let alive = match known.filter(|(at, alive)| *alive && at.elapsed() <= self.window()) {
-            Some((at, _)) => {
-                thread::sleep(AFTER_PROBE.saturating_sub(at.elapsed()));
-                true
-            }
-            None => {
-                let alive = answers(self.path, candidate);
-                thread::sleep(if alive { AFTER_PROBE } else { Duration::ZERO });
-                alive
-            }
-        };
+        // What is on record is seconds old, and is renewed by the next cycle: to ask again here
+        // would make a leak wait behind a dead candidate's timeout.
+        let known = known.filter(|(at, _)| at.elapsed() <= self.window());
+        let (at, alive) = known.unwrap_or_else(|| {
+            let alive = answers(self.path, candidate);
+            (Instant::now(), alive)
+        });
+        if alive {
+            thread::sleep(AFTER_PROBE.saturating_sub(at.elapsed()));
+        }
         self.note(format!("{name} {}", if alive { "answers" } else { "does not answer" }));
         if alive { Candidate::Alive } else { Candidate::Dead }
     }

@@ -4,11 +4,13 @@
 
 use egress::config::PathConfig;
 use egress::device::{self, Likeness};
+use egress::firewall::StopKind;
 use egress::health::{Leak, Standing};
 use egress::observe::{self, Sight, chain};
 use egress::state::{Latch, PathState, StateError, Timestamp};
 
 use super::Engine;
+use super::load::kind_of_unknown;
 
 impl Engine {
     pub fn keep(&mut self) {
@@ -32,6 +34,7 @@ impl Engine {
             }
         }
         self.keep();
+        self.begun = true;
     }
 
     fn keep_path(&mut self, path: &PathConfig) {
@@ -46,10 +49,23 @@ impl Engine {
             Standing::Stopped => self.keep_stopped(path, &sight, &mut state),
             Standing::Locked | Standing::Unknown(_) => {}
         }
+        if self.leak_was_lost(path, &sight) {
+            let evidence = "a leak was counted, then the counter was removed";
+            if let Err(error) = self.hard_stop(path, "leak", evidence) {
+                tracing::error!(path = %path.name, error = chain(error), "hard stop failed");
+            }
+            return;
+        }
         let intact = sight.integrity().iter().all(|(_, intact)| *intact);
         if !intact {
             self.repair_or_stop(path, &mut state);
-        } else if sight.coverage().iter().any(|(_, attached)| !attached) {
+        }
+        // An edited config is not the host's before a converge makes it so: until then nothing of
+        // it is brought to the device, whose endpoints the loaded lock may not permit (S2).
+        if self.drifted(&state) {
+            return;
+        }
+        if intact && sight.coverage().iter().any(|(_, attached)| !attached) {
             match self.load(path, &mut state) {
                 Ok(()) => tracing::info!(path = %path.name, "the watch covers a new uplink"),
                 Err(error) => {
@@ -60,21 +76,51 @@ impl Engine {
         keep_device(path, &sight, &state);
     }
 
+    /// Remembers a leak that the alert path has yet to act on, and tells when its counter is gone.
+    fn leak_was_lost(&mut self, path: &PathConfig, sight: &Sight) -> bool {
+        match sight.leak(path) {
+            Leak::Seen(_) => {
+                self.leaking.insert(path.name.clone());
+                false
+            }
+            // Dealt with; `release` forgets it too.
+            Leak::None => {
+                self.leaking.remove(&path.name);
+                false
+            }
+            Leak::Unknown(_) => {
+                let gone = sight.walls.as_ref().is_ok_and(|walls| walls.watch.is_none());
+                gone && self.leaking.remove(&path.name)
+            }
+        }
+    }
+
+    fn drifted(&self, state: &PathState) -> bool {
+        let loaded = state.intended.as_ref().map(|intended| &intended.wanted);
+        loaded.is_some_and(|loaded| *loaded != egress::firewall::wanted(&self.config.paths))
+    }
+
     /// S7: missing state on a configured path means stopped.
     fn stop_for_missing_state(&self, path: &PathConfig, sight: &Sight, error: &StateError) {
         if sight.walls.as_ref().is_ok_and(|walls| walls.stops(path)) {
             return;
         }
-        let cut = self.stop_in_kernel(path, self.kind_of_unknown(path));
+        let cut = self.stop_in_kernel(path, kind_of_unknown(path));
         let why = chain(error);
         tracing::error!(path = %path.name, why, cut = cut.is_ok(), "no usable state: stopped");
     }
 
     /// State and the kernel's own stop table are brought to say the same: stopped.
     fn keep_stopped(&self, path: &PathConfig, sight: &Sight, state: &mut PathState) {
-        let in_kernel = sight.walls.as_ref().is_ok_and(|walls| walls.stops(path));
-        if !in_kernel {
-            let cut = self.stop_in_kernel(path, egress::firewall::StopKind::Latched);
+        let kind = sight.walls.as_ref().ok().and_then(|walls| walls.stop_kind(path));
+        if kind == Some(StopKind::NoState) && state.latch.is_none() {
+            // Stopped because state could not be read; it can be read now, and says otherwise.
+            let lifted = self.lift_in_kernel(path);
+            tracing::warn!(path = %path.name, lifted = lifted.is_ok(), "state is back");
+            return;
+        }
+        if kind.is_none() {
+            let cut = self.stop_in_kernel(path, StopKind::Latched);
             tracing::warn!(path = %path.name, cut = cut.is_ok(), "the hard stop was put back");
             self.metrics.repairs.with_label_values(&[path.name.as_str(), "stop"]).inc();
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use egress::config::PathConfig;
-use egress::firewall::{self, NftError};
+use egress::firewall::{self, StopKind, Walls};
 use egress::neighbours;
 use egress::observe::{self, chain};
 use egress::state::{Intended, PathState};
@@ -50,7 +50,7 @@ impl Engine {
         let broken = self.broken_tables(path);
         match self.load(path, state) {
             Ok(()) => {
-                for table in broken {
+                for table in broken.into_iter().filter(|_| self.begun) {
                     let name = path.name.as_str();
                     tracing::warn!(path = name, table, "rules were changed by others: repaired");
                     self.metrics.repairs.with_label_values(&[name, table]).inc();
@@ -76,11 +76,11 @@ impl Engine {
             .map(|(table, _)| table)
             .collect()
     }
+}
 
-    /// The mark on a stop that is engaged because state cannot be read: a stop that was latched
-    /// for a leak keeps its own.
-    pub(super) fn kind_of_unknown(&self, path: &PathConfig) -> firewall::StopKind {
-        let walls: Result<firewall::Walls, NftError> = firewall::Walls::read();
-        walls.ok().and_then(|walls| walls.stop_kind(path)).unwrap_or(firewall::StopKind::NoState)
-    }
+/// The mark on a stop that is engaged because state cannot be read: a stop that was latched for a
+/// leak keeps its own.
+pub(super) fn kind_of_unknown(path: &PathConfig) -> StopKind {
+    let walls = Walls::read().ok();
+    walls.and_then(|walls| walls.stop_kind(path)).unwrap_or(StopKind::NoState)
 }

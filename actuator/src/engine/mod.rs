@@ -11,7 +11,7 @@ mod load;
 mod person;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use egress::config::{Config, ConfigError, Endpoint, PathConfig};
 use egress::device::{self, DeviceError};
 use egress::firewall::{self, NftError};
-use egress::names::EndpointName;
+use egress::names::{EndpointName, PathName};
 use egress::observe::chain;
 use egress::probe::{HandshakeOutcome, HandshakeRequest, handshake};
 use egress::state::{Latch, PathState, StateError, Store, Timestamp};
@@ -60,6 +60,10 @@ pub struct Engine {
     latest: Arc<Latest>,
     /// Paths whose latest failover was asked for with nothing left to fail forward to.
     exhausted: BTreeMap<String, bool>,
+    /// Leaks that were seen and not yet acted on: they stay leaks though the counter is removed.
+    leaking: BTreeSet<PathName>,
+    /// Whether the first look is done: what is loaded before it is no repair.
+    begun: bool,
 }
 
 /// The engine, serialised: alerts, the command line's requests and the daemon's own care take turns.
@@ -87,6 +91,8 @@ impl Engine {
             metrics: Arc::new(Metrics::new()),
             latest: Arc::new(Latest::default()),
             exhausted: BTreeMap::new(),
+            leaking: BTreeSet::new(),
+            begun: false,
         })
     }
 
@@ -106,12 +112,6 @@ impl Engine {
         Arc::clone(&self.latest)
     }
 
-    /// Reads the config from disk again; on an error the old one stays.
-    pub fn reload(&mut self) -> Result<(), EngineError> {
-        self.config = Config::load(&self.config_file)?;
-        Ok(())
-    }
-
     fn paths(&self) -> Vec<PathConfig> {
         self.config.paths.clone()
     }
@@ -129,7 +129,7 @@ impl Engine {
             evidence: evidence.to_owned(),
             at: Timestamp::now(),
         };
-        tracing::error!(path = %path.name, breach = "leak", reason, evidence, cut = cut.is_ok(), "hard stop");
+        tracing::error!(path = %path.name, reason, evidence, cut = cut.is_ok(), "hard stop");
         let written = self.store.read(&path.name).and_then(|mut state| {
             // Engaging twice is harmless: the first reason stays.
             state.latch.get_or_insert(latch);

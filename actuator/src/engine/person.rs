@@ -58,10 +58,10 @@ impl Engine {
         let (mut state, aside) = match sight.state {
             Ok(state) if state.latch.is_none() && !in_kernel => return Ok(None),
             Ok(state) => (state, None),
-            Err(StateError::Missing { .. }) if in_kernel => (self.state_from_device(path), None),
+            Err(StateError::Missing { .. }) if in_kernel => (state_from_device(path), None),
             Err(StateError::Damaged { .. } | StateError::Newer { .. }) => {
                 let aside = self.store.set_aside(&path.name)?;
-                (self.state_from_device(path), Some(aside))
+                (state_from_device(path), Some(aside))
             }
             Err(error) => return Err(error.into()),
         };
@@ -72,6 +72,7 @@ impl Engine {
         if let Some(count) = firewall::leaked(path)? {
             state.leak_baseline = count.packets;
         }
+        self.leaking.remove(&path.name);
         let was = state.latch.take();
         state.last_release = Some(Act { reason: reason.to_owned(), at: Timestamp::now() });
         state.changed = Timestamp::now();
@@ -103,12 +104,12 @@ impl Engine {
         tracing::warn!(path = %path.name, reason, "the lock was taken off");
         Ok(Some("the lock is off; `actuator converge` puts it on again".to_owned()))
     }
+}
 
-    /// Where no state is left, the device's live peer tells which endpoint was chosen.
-    fn state_from_device(&self, path: &PathConfig) -> PathState {
-        let view = egress::device::read(&path.interface).ok();
-        let live = view.as_ref().and_then(|view| view.live(&path.endpoints));
-        let active = live.map_or_else(|| path.primary(), |(endpoint, _)| endpoint);
-        PathState::new(active.name.clone())
-    }
+/// Where no state is left, the device's live peer tells which endpoint was chosen.
+fn state_from_device(path: &PathConfig) -> PathState {
+    let view = egress::device::read(&path.interface).ok();
+    let live = view.as_ref().and_then(|view| view.live(&path.endpoints));
+    let active = live.map_or_else(|| path.primary(), |(endpoint, _)| endpoint);
+    PathState::new(active.name.clone())
 }

@@ -126,7 +126,8 @@ fn problems(sight: &observe::Sight, path: &PathConfig) -> Vec<String> {
 impl PathStatus {
     /// Whether everything is as it should be.
     pub fn healthy(&self) -> bool {
-        self.standing == "locked" && self.rules_intact && self.problems.is_empty()
+        let covered = self.uplinks.iter().all(|uplink| uplink.covered);
+        self.standing == "locked" && self.rules_intact && covered && self.problems.is_empty()
     }
 
     pub fn lines(&self) -> Vec<String> {

@@ -21,8 +21,8 @@ const FILTER: i32 = 0;
 /// Where the mark is saved and restored: after conntrack (-200), before routing decides again.
 const MANGLE: i32 = -150;
 
-fn base(hook: NfHook, priority: i32, policy: NfChainPolicy) -> Hook {
-    Hook { kind: NfChainType::Filter, hook, priority, policy }
+fn base(point: NfHook, priority: i32, policy: NfChainPolicy) -> Hook {
+    Hook { kind: NfChainType::Filter, point, priority, policy }
 }
 
 pub fn table(paths: &[PathConfig]) -> TableSpec {

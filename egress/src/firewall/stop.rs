@@ -30,9 +30,9 @@ pub const NO_STATE: &str = "no_state";
 /// Cuts `paths`, and only these.
 pub fn table(paths: &[(&PathConfig, StopKind)]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::INet, TABLE);
-    for (chain, hook) in [("output", NfHook::Output), ("forward", NfHook::Forward)] {
+    for (chain, point) in [("output", NfHook::Output), ("forward", NfHook::Forward)] {
         let policy = NfChainPolicy::Accept;
-        let at = Hook { kind: NfChainType::Filter, hook, priority: PRIORITY, policy };
+        let at = Hook { kind: NfChainType::Filter, point, priority: PRIORITY, policy };
         spec.base_chain(chain, at, None);
     }
     for &(path, kind) in paths {

@@ -14,7 +14,7 @@ use super::dsl::{Expr, Stmt};
 #[derive(Debug, Clone, Copy)]
 pub struct Hook {
     pub kind: NfChainType,
-    pub hook: NfHook,
+    pub point: NfHook,
     pub priority: i32,
     pub policy: NfChainPolicy,
 }
@@ -74,7 +74,7 @@ impl TableSpec {
     pub fn base_chain(&mut self, name: &str, at: Hook, device: Option<&str>) {
         let mut chain = self.plain_chain(name);
         chain._type = Some(at.kind);
-        chain.hook = Some(at.hook);
+        chain.hook = Some(at.point);
         chain.prio = Some(at.priority);
         chain.policy = Some(at.policy);
         chain.dev = device.map(|device| device.to_owned().into());

@@ -37,14 +37,11 @@ fn replace_once(spec: &TableSpec) -> Result<Listing, NftError> {
 
 /// Removes a table, and says whether it was there.
 pub fn remove(family: nftables::types::NfFamily, table: &str) -> Result<bool, NftError> {
-    let family_word = family_word(family);
-    match Listing::read(family, table)? {
-        None => Ok(false),
-        Some(_) => {
-            let table = json!({"table": {"family": family_word, "name": table}});
-            nft::apply("remove a table", &[json!({ "delete": table })]).map(|()| true)
-        }
+    if Listing::read(family, table)?.is_none() {
+        return Ok(false);
     }
+    let table = json!({"table": {"family": family_word(family), "name": table}});
+    nft::apply("remove a table", &[json!({ "delete": table })]).map(|()| true)
 }
 
 /// Objects that a listing of the loaded table must hold: all, and of these the rules.

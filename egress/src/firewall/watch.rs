@@ -15,7 +15,7 @@ use crate::config::{DnsPolicy, PathConfig};
 
 pub const TABLE: &str = "vpn_egress_watch";
 
-/// EAPOL, LLDP, PPPoE discovery.
+/// EAPOL, LLDP, `PPPoE` discovery.
 const LINK_PROTOCOLS: [u32; 3] = [0x888e, 0x88cc, 0x8863];
 
 /// The chain that is attached to one uplink.
@@ -39,7 +39,7 @@ pub fn table(paths: &[PathConfig], devices: &[String]) -> TableSpec {
     for device in devices {
         let at = Hook {
             kind: NfChainType::Filter,
-            hook: NfHook::Egress,
+            point: NfHook::Egress,
             priority: 0,
             policy: NfChainPolicy::Drop,
         };

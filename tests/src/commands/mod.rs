@@ -4,7 +4,7 @@ pub mod echo;
 pub mod frames;
 pub mod http;
 pub mod leak;
-pub mod relay;
 mod ordinary;
+pub mod relay;
 pub mod traffic;
 pub mod up;

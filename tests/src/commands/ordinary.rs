@@ -25,7 +25,7 @@ pub fn eapol(source: [u8; 6]) -> Vec<u8> {
     framed([0x01, 0x80, 0xc2, 0, 0, 0x03], source, 0x888e, &[2, 1, 0, 0])
 }
 
-/// An IGMPv3 membership report with no group record (RFC 3376, 4.2).
+/// An `IGMPv3` membership report with no group record (RFC 3376, 4.2).
 pub fn igmp(source: [u8; 6]) -> Vec<u8> {
     let mut report = vec![0x22, 0, 0, 0, 0, 0, 0, 0];
     let sum = checksum(&report).to_be_bytes();
@@ -43,7 +43,7 @@ pub fn mdns(source: [u8; 6]) -> Vec<u8> {
     framed(group_mac(MDNS), source, 0x0800, &ipv4(17, 255, MDNS, &udp))
 }
 
-/// An MLDv2 report with no record, with the router alert that RFC 3810 asks for.
+/// An `MLDv2` report with no record, with the router alert that RFC 3810 asks for.
 pub fn mld(source: [u8; 6]) -> Vec<u8> {
     let options = [58, 0, 5, 2, 0, 0, 1, 0];
     let report = [143, 0, 0, 0, 0, 0, 0, 0];

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Direction, Endpoint, Exit};
+use lab::{Direction, EgressConfig, Endpoint, Exit};
 
 use super::failure::{Done, Whose, ensure, within};
 use super::say::seconds;
@@ -12,7 +12,7 @@ use super::stage::Stage;
 const FAILOVER: Duration = Duration::from_secs(60);
 /// How long the path is watched once the primary is back.
 const STICKY: Duration = Duration::from_secs(15);
-/// Standbys are asked for a handshake every 30 s.
+/// Two handshakes with a standby, one every 30 s.
 const SEEN_AGAIN: Duration = Duration::from_secs(75);
 const FAILBACK: Duration = Duration::from_secs(20);
 
@@ -41,13 +41,13 @@ impl Outage {
         let say = stage.say;
         let count = stage.exporter(DOWN).unwrap_or(0.0);
         // A metric is a float, this one counts.
-        if let Some(cycle) = (1..=9).find(|&cycle| (count - f64::from(cycle)).abs() < 0.5) {
-            if self.cycles.last() != Some(&cycle) {
-                self.cycles.push(cycle);
-                say.line(&format!("health cycle: tunnel down, {cycle} in a row"));
-            }
+        if let Some(cycle) = (1..=9).find(|&cycle| (count - f64::from(cycle)).abs() < 0.5)
+            && self.cycles.last() != Some(&cycle)
+        {
+            self.cycles.push(cycle);
+            say.line(&format!("health cycle: tunnel down, {cycle} in a row"));
         }
-        if self.fired.is_none() && stage.fires(ALERT) {
+        if self.fired.is_none() && stage.world.fires(ALERT) {
             self.fired = Some(since.elapsed());
             say.done(&format!("alert {ALERT} fires (Prometheus, /api/v1/alerts)"));
         }
@@ -96,7 +96,8 @@ pub fn primary_returns(stage: &Stage) -> Done {
     let since = Instant::now();
     stage.world.heal(Endpoint::A);
     say.line("the router lets vpn-a through again");
-    say.line("waiting for the exporter's next handshake with it (every 30 s)");
+    let every = EgressConfig::default().standby_interval;
+    say.line(&format!("waiting for the exporter's next handshake with it (one every {every})"));
     let mut told = false;
     within(SEEN_AGAIN, "the exporter sees the primary answer again", || {
         let seen = stage.exporter(PRIMARY_REACHABLE);
@@ -131,7 +132,7 @@ pub fn converge_fails_back(stage: &mut Stage) -> Done {
     say.step("4. A person goes back: actuator converge");
     let since = Instant::now();
     let said = stage.world.actuator(&["converge"]);
-    say.quote("actuator converge", &format!("{}{}", said.out, said.err));
+    say.quote("actuator converge", &said);
     let went =
         said.exit == 0 && said.out.contains("changed: endpoint backup -> primary (failback)");
     ensure(went, "converge fails back", format!("exit {}", said.exit)).see_logs(&["actuator"])?;

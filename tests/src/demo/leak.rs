@@ -46,7 +46,7 @@ impl Stopping {
             self.repaired = true;
             say.line("the actuator has put the killswitch back; the leak stays a leak");
         }
-        if !self.fired && stage.fires(ALERT) {
+        if !self.fired && stage.world.fires(ALERT) {
             self.fired = true;
             say.done(&format!("alert {ALERT} fires (Prometheus, /api/v1/alerts)"));
         }
@@ -104,7 +104,9 @@ fn second_program(stage: &mut Stage) -> Done<Workload> {
         if now > before { Ok(now - before) } else { Err(now) }
     })
     .see_logs(&["exporter"])?;
-    stage.say.done(&format!("first wall: the killswitch blocks it, {blocked} packets so far"));
+    stage
+        .say
+        .done(&format!("first wall: the killswitch blocks it, blocked packets so far: {blocked}"));
     Ok(stray)
 }
 
@@ -121,7 +123,7 @@ fn punch(stage: &mut Stage) -> Done<Instant> {
         });
         if let Ok(leaked) = leaked {
             stage.say.done(&format!(
-                "second wall: the watch stops and counts it, {leaked} leaked packets so far"
+                "second wall: the watch stops and counts it, leaked packets so far: {leaked}"
             ));
             return Ok(since);
         }
@@ -153,7 +155,7 @@ fn nothing_undoes_it(stage: &Stage) -> Done {
     let say = stage.say;
     let body = json!({"version": "4", "status": "firing", "alerts": [tunnel_down("primary")]});
     let url = format!("{ACTUATOR}/api/v1/alerts");
-    let reply = stage.world.http_post(&url, &body.to_string(), Some(&stage.token));
+    let reply = stage.world.http_post(&url, &body.to_string(), Some(&stage.world.token()));
     let reply = reply.map_err(Failure::new).see_logs(&["actuator"])?;
     let refused = reply.status == 200 && reply.body == r#"{"outcomes":["already_stopped"]}"#;
     let seen = format!("{} {}", reply.status, reply.body);
@@ -161,7 +163,7 @@ fn nothing_undoes_it(stage: &Stage) -> Done {
     say.done(&format!("a failover asked for now, by hand, is refused: {seen}"));
 
     let said = stage.world.actuator(&["converge"]);
-    say.quote("actuator converge", &format!("{}{}", said.out, said.err));
+    say.quote("actuator converge", &said);
     let refused = said.exit == 3 && said.err.contains("a hard stop is latched");
     ensure(refused, "converge refuses", format!("exit {}", said.exit)).see_logs(&["actuator"])?;
     say.done("converge refuses too (exit 3)");
@@ -173,14 +175,14 @@ pub fn release(stage: &Stage) -> Done {
     say.step("6. A person releases it");
     stage.world.unroute_outside(WORLD_HOLE);
     say.line("the stray route is taken away");
-    let said = stage.world.actuator(&["release", "--reason", "demo"]);
     let since = Instant::now();
-    say.quote("actuator release --reason demo", &format!("{}{}", said.out, said.err));
+    let said = stage.world.actuator(&["release", "--reason", "demo"]);
+    say.quote("actuator release --reason demo", &said);
     let released = said.exit == 0 && said.out.contains("hard stop released (was: leak)");
     ensure(released, "the stop is released", format!("exit {}", said.exit))
         .see_logs(&["actuator"])?;
     let time = stage.flows_by(Exit::A, since, SOON)?;
-    say.done(&format!("traffic flows by exit A, {} after the release", seconds(time)));
+    say.done(&format!("traffic flows by exit A, {} after it was asked for", seconds(time)));
 
     say.line(&format!("waiting for {ALERT}, which still fires, to be told again"));
     let before = stage.outcomes("hard-stop", "already_released");
@@ -190,7 +192,7 @@ pub fn release(stage: &Stage) -> Done {
     })
     .see_logs(&["alertmanager-0", "actuator"])?;
     let said = stage.world.actuator(&["status"]);
-    say.quote("actuator status", &format!("{}{}", said.out, said.err));
+    say.quote("actuator status", &said);
     let locked = said.exit == 0 && said.out.contains("path media: locked");
     ensure(locked, "released stays released", format!("exit {}", said.exit))
         .see_logs(&["actuator"])?;

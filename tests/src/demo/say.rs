@@ -5,6 +5,8 @@ use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use lab::programs::Said;
+
 /// Line by line to standard output; a reader who has gone is no reason to stop.
 #[derive(Clone, Copy)]
 pub struct Say {
@@ -68,10 +70,11 @@ impl Say {
         print(&format!("{}  {} {text}", self.time(), self.paint(RED, self.marks.failed)));
     }
 
-    /// What a program said, word for word.
-    pub fn quote(&self, command: &str, said: &str) {
+    /// What a command of `actuator` said, word for word; its log is not shown.
+    pub fn quote(&self, command: &str, said: &Said) {
         self.line(&format!("$ {command}"));
-        self.lines(said.lines());
+        let refusals = said.err.lines().filter(|line| line.starts_with("actuator: "));
+        self.lines(said.out.lines().chain(refusals));
     }
 
     /// The last lines of a log.

@@ -1,0 +1,175 @@
+//! `figures`: measures what the project promises about time, in one run on one machine, so that
+//! ratios hold where absolute numbers do not. Never part of a test.
+
+mod summary;
+mod worker;
+
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use lab::programs::{ACTUATOR, tunnel_down};
+use lab::{
+    Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Leak, Ns, World, eventually,
+};
+
+use summary::Summary;
+
+#[derive(Parser)]
+#[command(about = "Measures failover, hard stop and switch")]
+struct Arguments {
+    /// Rounds of each measurement.
+    #[arg(long, default_value_t = 10)]
+    rounds: u32,
+    /// Only this part: switch, leak or failover.
+    #[arg(long)]
+    only: Option<String>,
+    #[command(subcommand)]
+    worker: Option<worker::Worker>,
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() {
+    let arguments = Arguments::parse();
+    if let Some(worker) = &arguments.worker {
+        return worker.run();
+    }
+    lab::enter_for_bin();
+    let part = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+    let mut outside = 0;
+    if part("switch") {
+        outside += switches(arguments.rounds.max(20));
+    }
+    if part("leak") {
+        outside += leaks(arguments.rounds);
+    }
+    if part("failover") {
+        outside += failovers(arguments.rounds);
+    }
+    println!("packets outside the tunnel over all rounds: {outside}");
+}
+
+fn locked(config: &EgressConfig) -> World {
+    let mut world = World::build();
+    world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+    world.write_config(config);
+    let seen = world.positive_control();
+    println!("positive control: the router saw {seen} packets before the lock");
+    world.actuator_ok(&["converge"]);
+    world
+}
+
+fn await_down(world: &World) {
+    eventually(PATIENCE, "the primary is seen to be down", || {
+        world.actuator(&["validate"]).out.contains("tunnel-down")
+    });
+}
+
+/// Webhook received to handshake on the new endpoint, against a bare `wg set` and its handshake.
+fn switches(rounds: u32) -> u64 {
+    let quick = EgressConfig {
+        interval: "1s".into(),
+        probe_timeout: "500ms".into(),
+        settle: "1s".into(),
+        ..EgressConfig::default()
+    };
+    let mut world = locked(&quick);
+    let _actuator = world.start_actuator();
+    let workload = world.start_workload();
+    let (mut webhook, mut bare) = (Summary::new("ms"), Summary::new("ms"));
+    let key = world.server_public_key(Endpoint::B).to_owned();
+    for _ in 0..rounds {
+        workload.wait_for_exit(Exit::A, PATIENCE);
+        bare.add(world.figures_worker(&["bare", "--config", &world.bare_config()]));
+        // The daemon brings the device back to where state says it is.
+        eventually(PATIENCE, "the device is back", || world.status()["live_endpoint"] == "primary");
+        world.blackhole(Endpoint::A, Direction::Both);
+        await_down(&world);
+        // A second cycle, so that the candidates' answers are on record as in a real incident.
+        world.exec_ok(Ns::Egress, &["sleep", "2"]);
+        let body = serde_json::json!({"version": "4", "alerts": [tunnel_down("primary")]});
+        let file = world.write_file("notification.json", &body.to_string(), 0o600);
+        let file = file.display().to_string();
+        webhook.add(world.figures_worker(&["webhook", "--body", &file, "--key", &key]));
+        world.heal(Endpoint::A);
+        world.actuator_ok(&["converge", "--force"]);
+    }
+    println!("bare `wg set` to handshake:        {bare}");
+    println!("webhook received to handshake:     {webhook}");
+    println!("ratio of medians:                  {:.2}", webhook.median() / bare.median());
+    world.observed_outside()
+}
+
+/// First leaked packet to hard stop engaged, by the alert path as shipped.
+fn leaks(rounds: u32) -> u64 {
+    let world = locked(&EgressConfig::default());
+    let _parts = world.start_loop(Instances::One);
+    let mut times = Summary::new("s");
+    for round in 0..rounds {
+        // A different phase of scrape and evaluation each time.
+        std::thread::sleep(Duration::from_millis(3000 + u64::from(round) * 370));
+        world.send_outside(Leak::Packet, 1);
+        let start = Instant::now();
+        eventually(PATIENCE, "the hard stop is engaged", || {
+            let engaged = "vpn_egress_actuator_hard_stop_engaged{path=\"media\"}";
+            world.metric(ACTUATOR, engaged) == Some(1.0)
+        });
+        times.add(start.elapsed().as_secs_f64());
+        world.actuator_ok(&["release", "--reason", "measured"]);
+    }
+    println!("leak to hard stop engaged:         {times}");
+    world.observed_outside()
+}
+
+/// Fault to traffic flowing again, at the intervals as shipped.
+fn failovers(rounds: u32) -> u64 {
+    let mut world = locked(&EgressConfig::default());
+    let _parts = world.start_loop(Instances::One);
+    let workload = world.start_workload();
+    let mut times = Summary::new("s");
+    for round in 0..rounds {
+        workload.wait_for_exit(Exit::A, PATIENCE);
+        // Past the settling time, and at another phase of the cycle each time.
+        std::thread::sleep(Duration::from_millis(12_000 + u64::from(round) * 1370 % 5000));
+        world.blackhole(Endpoint::A, Direction::Both);
+        let fault = Instant::now();
+        workload.wait_for_exit(Exit::B, PATIENCE);
+        times.add(fault.elapsed().as_secs_f64());
+        world.heal(Endpoint::A);
+        eventually(PATIENCE, "the primary is failed back to", || {
+            world.actuator(&["converge"]).exit == 0
+        });
+    }
+    println!("fault to traffic flowing again:    {times}");
+    world.observed_outside()
+}
+
+trait Figures {
+    fn figures_worker(&self, arguments: &[&str]) -> f64;
+    fn bare_config(&self) -> String;
+}
+
+impl Figures for World {
+    /// Runs a worker beside the programs, where it can reach the webhook, and takes its number.
+    fn figures_worker(&self, arguments: &[&str]) -> f64 {
+        let program = Self::program("figures").display().to_string();
+        let line: Vec<&str> =
+            std::iter::once(program.as_str()).chain(arguments.iter().copied()).collect();
+        let said = self.exec_ok(Ns::Egress, &line);
+        said.trim().parse().unwrap_or_else(|error| panic!("worker said {said:?}: {error}"))
+    }
+
+    /// Files that a bare `wg set` to the backup needs.
+    fn bare_config(&self) -> String {
+        let directory = self.scratch();
+        let peers = self.exec_ok(Ns::Egress, &["wg", "show", "wg0", "peers"]);
+        let config = serde_json::json!({
+            "private_key_file": directory.join("b.key"),
+            "preshared_key_file": directory.join("b.psk"),
+            "old": peers.trim(),
+            "new": self.server_public_key(Endpoint::B),
+            "endpoint": Endpoint::B.socket().to_string(),
+        });
+        self.write_file("bare.json", &config.to_string(), 0o600).display().to_string()
+    }
+}
