@@ -13,6 +13,7 @@ pub struct Metrics {
     pub alerts: IntCounterVec,
     pub rejected: IntCounterVec,
     pub repairs: IntCounterVec,
+    pub set_backs: IntCounterVec,
     pub heartbeat: IntGauge,
 }
 
@@ -86,6 +87,11 @@ impl Metrics {
             "Tables that others had changed or removed, and that were put back.",
             &["path", "table"],
         );
+        let set_backs = counter(
+            "vpn_egress_actuator_peers_set_back_total",
+            "Times that the live peer had roamed from its configured address, and was set back.",
+            &["path"],
+        );
         let duration = HistogramOpts::new(
             "vpn_egress_actuator_failover_duration_seconds",
             "From an alert's turn to the device being switched.",
@@ -107,6 +113,7 @@ impl Metrics {
             alerts,
             rejected,
             repairs,
+            set_backs,
             heartbeat,
         }
     }
@@ -124,6 +131,7 @@ impl Metrics {
         for table in ["killswitch", "watch", "stop"] {
             self.repairs.with_label_values(&[path, table]);
         }
+        self.set_backs.with_label_values(&[path]);
         self.failover_duration.with_label_values(&[path]);
     }
 

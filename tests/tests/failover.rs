@@ -160,6 +160,8 @@ fn a_peer_that_roamed_is_set_back() {
             let shown = world.exec_ok(Ns::Egress, &["wg", "show", "wg0", "endpoints"]);
             shown.contains("198.51.100.10:51820")
         });
+        let counted = "vpn_egress_actuator_peers_set_back_total{path=\"media\"}";
+        assert_eq!(world.metric(ACTUATOR, counted), Some(1.0));
         assert_eq!(world.active_endpoint(), "primary");
     });
 }

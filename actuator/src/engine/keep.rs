@@ -73,7 +73,7 @@ impl Engine {
                 }
             }
         }
-        keep_device(path, &sight, &state);
+        self.keep_device(path, &sight, &state);
     }
 
     /// Remembers a leak that the alert path has yet to act on, and tells when its counter is gone.
@@ -135,26 +135,27 @@ impl Engine {
             }
         }
     }
-}
 
-/// State decides where the device is to be; a device that is not there yet is left to its owner.
-fn keep_device(path: &PathConfig, sight: &Sight, state: &PathState) {
-    let (Ok(view), Some(active)) = (&sight.device, path.endpoint(&state.active)) else {
-        return;
-    };
-    let marked = view.fwmark == Some(path.fwmark);
-    let outcome = match view.likeness(active) {
-        Likeness::Same if marked => return,
-        Likeness::Roamed if marked => {
-            tracing::warn!(path = %path.name, endpoint = %active.name, "the peer roamed: set back");
-            device::set_back(&path.interface, active)
+    /// State decides where the device is to be; a device that is not there yet is left to its owner.
+    fn keep_device(&self, path: &PathConfig, sight: &Sight, state: &PathState) {
+        let (Ok(view), Some(active)) = (&sight.device, path.endpoint(&state.active)) else {
+            return;
+        };
+        let marked = view.fwmark == Some(path.fwmark);
+        let outcome = match view.likeness(active) {
+            Likeness::Same if marked => return,
+            Likeness::Roamed if marked => {
+                tracing::warn!(path = %path.name, endpoint = %active.name, "roamed: set back");
+                self.metrics.set_backs.with_label_values(&[path.name.as_str()]).inc();
+                device::set_back(&path.interface, active)
+            }
+            _ => {
+                tracing::warn!(path = %path.name, endpoint = %active.name, "device was elsewhere");
+                device::switch(&path.interface, path.fwmark, active)
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::error!(path = %path.name, error = chain(error), "the device was not corrected");
         }
-        _ => {
-            tracing::warn!(path = %path.name, endpoint = %active.name, "the device was elsewhere");
-            device::switch(&path.interface, path.fwmark, active)
-        }
-    };
-    if let Err(error) = outcome {
-        tracing::error!(path = %path.name, error = chain(error), "the device was not corrected");
     }
 }
