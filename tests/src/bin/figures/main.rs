@@ -12,6 +12,7 @@ use lab::{
     Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Leak, Ns, World, eventually,
 };
 
+use nix::sys::signal::Signal;
 use summary::Summary;
 
 #[derive(Parser)]
@@ -74,14 +75,16 @@ fn switches(rounds: u32) -> u64 {
         ..EgressConfig::default()
     };
     let mut world = locked(&quick);
-    let _actuator = world.start_actuator();
+    let mut actuator = world.start_actuator();
     let workload = world.start_workload();
     let (mut webhook, mut bare) = (Summary::new("ms"), Summary::new("ms"));
     let key = world.server_public_key(Endpoint::B).to_owned();
     for _ in 0..rounds {
         workload.wait_for_exit(Exit::A, PATIENCE);
+        // The daemon would bring the device back within a second, and spoil the measurement.
+        actuator.kill(Signal::SIGSTOP);
         bare.add(world.figures_worker(&["bare", "--config", &world.bare_config()]));
-        // The daemon brings the device back to where state says it is.
+        actuator.kill(Signal::SIGCONT);
         eventually(PATIENCE, "the device is back", || world.status()["live_endpoint"] == "primary");
         world.blackhole(Endpoint::A, Direction::Both);
         await_down(&world);
