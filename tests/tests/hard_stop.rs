@@ -106,6 +106,8 @@ fn s3_a_leak_stops_the_path_and_only_release_lifts_it() {
         leak_packets(world, 1);
         assert_eq!(world.notify(&[leak()]), (200, vec!["hard_stopped".into()]));
         assert_eq!(world.observed_outside(), 0);
+        let log = std::fs::read_to_string(world.scratch().join("actuator.log")).expect("a log");
+        assert!(!log.contains("asked of nft"), "the counter is read by netlink: {log}");
     });
 }
 

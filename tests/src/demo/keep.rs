@@ -73,10 +73,13 @@ fn tell(world: u32) {
             Err(error) => println!("    {name:<14}cannot be offered: {error}"),
         }
     }
-    let user = if in_own_user_namespace(world) { "-t PID -U --preserve-credentials" } else { "" };
-    let user = user.replace("PID", &world.to_string());
+    let user = if in_own_user_namespace(world) {
+        format!("-t {world} -U --preserve-credentials ")
+    } else {
+        String::new()
+    };
     println!("and any program inside the host under test with");
-    println!("    nsenter {user} --net=/proc/{world}/root/run/netns/egress PROGRAM");
+    println!("    nsenter {user}--net=/proc/{world}/root/run/netns/egress PROGRAM");
     println!("Enter or Ctrl-C ends it and leaves nothing behind.");
 }
 
