@@ -133,9 +133,13 @@ impl Engine {
             },
             Action::Repair => self.repair_or_stop(path, &mut state),
         };
-        tracing::info!(
-            path = %path.name, endpoint = %active, ?ask, evidence, outcome = %outcome, "decided"
-        );
+        let path = &path.name;
+        // Alertmanager repeats itself; what was dealt with before is no news.
+        if matches!(outcome, Outcome::Idle(Idle::AlreadyReleased | Idle::AlreadyStopped)) {
+            tracing::debug!(%path, endpoint = %active, ?ask, evidence, %outcome, "decided");
+        } else {
+            tracing::info!(%path, endpoint = %active, ?ask, evidence, %outcome, "decided");
+        }
         outcome
     }
 
