@@ -30,6 +30,8 @@ pub enum Hold {
     None,
     /// No automatic failover; a leak still stops.
     Paused,
+    /// The config in hand is not the one that was converged: its list is nobody's choice yet.
+    Drifted,
     Stopped,
     Unlocked,
 }
@@ -108,14 +110,16 @@ pub fn decide(ask: Ask, standing: Standing, seen: &mut impl Seen) -> Action {
         }
         (_, Hold::Stopped) => return Nothing(Idle::AlreadyStopped),
         (_, Hold::Unlocked) => return Nothing(Idle::Unlocked),
-        (_, Hold::None | Hold::Paused) => {}
+        (_, Hold::None | Hold::Paused | Hold::Drifted) => {}
     }
     // Whatever was asked: where there is a leak too, the leak wins.
     let leak = seen.leak();
     match (ask, leak) {
-        (_, Leak::Above) | (Ask::HardStop, Leak::Unknown) => return HardStop,
+        (_, Leak::Above) => return HardStop,
         (Ask::HardStop, Leak::None) => return Nothing(Idle::AlreadyReleased),
-        (Ask::Failover { .. }, Leak::Unknown) => return Nothing(Idle::Unclear),
+        // Rules that were removed are being put back, and the sender asks again. A leak that was
+        // counted before they were is remembered; rules that stay away stop the path.
+        (Ask::HardStop | Ask::Failover { .. }, Leak::Unknown) => return Nothing(Idle::Unclear),
         (Ask::Repair | Ask::Failover { .. }, _) => {}
     }
     let Ask::Failover { endpoint } = ask else {
@@ -124,6 +128,9 @@ pub fn decide(ask: Ask, standing: Standing, seen: &mut impl Seen) -> Action {
             Rules::Broken | Rules::Unknown => Repair,
         };
     };
+    if standing.hold == Hold::Drifted {
+        return Nothing(Idle::Unclear);
+    }
     let Some(active) = standing.active.filter(|_| endpoint == standing.active) else {
         return Nothing(Idle::StaleEndpoint);
     };

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Held until dropped; the kernel drops it with the process, however that ends.
@@ -31,6 +32,8 @@ impl WriterLock {
             .write(true)
             .create(true)
             .truncate(false)
+            // Whoever may open it may hold it.
+            .mode(0o600)
             .open(&file)
             .map_err(unusable)?;
         match lock.try_lock() {

@@ -10,6 +10,7 @@ mod validate;
 mod webhook;
 
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -162,28 +163,39 @@ fn main() -> ExitCode {
         Act::Pause { time } => request(&flags, &Command::Pause { seconds: time.as_secs() }),
     };
     let failed = ![exit::DONE, exit::WOULD_CHANGE].contains(&reply.exit);
+    let to_stderr = failed && !matches!(flags.act, Act::Status { .. } | Act::Validate);
     for line in &reply.lines {
-        if failed && !matches!(flags.act, Act::Status { .. } | Act::Validate) {
-            eprintln!("actuator: {line}");
+        // A reader that has gone away, or a full disk, changes nothing about what was done.
+        let _ = if to_stderr {
+            writeln!(std::io::stderr(), "actuator: {line}")
         } else {
-            println!("{line}");
-        }
+            writeln!(std::io::stdout(), "{line}")
+        };
     }
     reply.exit.into()
 }
 
 /// Asks the daemon, or acts here under its lock where there is none.
 fn request(flags: &Flags, command: &Command) -> Reply {
+    if let Command::Status { .. } = command {
+        // Only reads, so it takes no writer's lock: a monitor must not keep a daemon from starting.
+        let asked = control::ask_daemon(&flags.socket, command);
+        return asked.unwrap_or_else(|_| act_here(flags, command));
+    }
     match WriterLock::take(&flags.state, "actuator") {
-        Ok(_lock) => match Engine::new(flags.config.clone(), Store::new(&flags.state)) {
-            Ok(mut engine) => control::carry_out(&mut engine, command),
-            Err(error) => Reply::config(chain(error)),
-        },
+        Ok(_lock) => act_here(flags, command),
         Err(LockError::Held { holder }) => control::ask_daemon(&flags.socket, command)
             .unwrap_or_else(|why| {
                 Reply::refused(vec![format!("{holder} is at work and gave no reply: {why}")])
             }),
         Err(error @ LockError::Unusable { .. }) => Reply::refused(vec![chain(error)]),
+    }
+}
+
+fn act_here(flags: &Flags, command: &Command) -> Reply {
+    match Engine::new(flags.config.clone(), Store::new(&flags.state)) {
+        Ok(mut engine) => control::carry_out(&mut engine, command),
+        Err(error) => Reply::config(chain(error)),
     }
 }
 

@@ -134,9 +134,11 @@ fn handle(engine: &mut Engine, alerts: &[Alert]) -> Verdicts {
     let mut order: Vec<usize> = (0..alerts.len()).collect();
     order.sort_by_key(|&index| alerts[index].action() != "hard-stop");
     let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(alerts.len());
+    // The same alert ten thousand times is one alert: it must not hold up the next notification.
+    let mut decided: BTreeMap<[Option<&str>; 4], Outcome> = BTreeMap::new();
     for index in order {
         let alert = &alerts[index];
-        let outcome = one(engine, alert);
+        let outcome = decided.entry(alert.key()).or_insert_with(|| one(engine, alert)).clone();
         let action = known_action(alert.action());
         engine.metrics().alerts.with_label_values(&[action, outcome.word()]).inc();
         outcomes.push((index, outcome));
@@ -159,6 +161,12 @@ fn one(engine: &mut Engine, alert: &Alert) -> Outcome {
 }
 
 impl Alert {
+    /// All that a decision looks at.
+    fn key(&self) -> [Option<&str>; 4] {
+        let label = |name| self.labels.get(name).map(String::as_str);
+        [Some(&self.status), label("action"), label("path"), label("endpoint")]
+    }
+
     fn action(&self) -> &str {
         self.labels.get("action").map_or("", String::as_str)
     }

@@ -1,36 +1,69 @@
-//! A bound on calls that have none: a hung WireGuard daemon or `nft` must not hang its caller.
+//! A bound on calls that have none: a hung WireGuard daemon or `nft` must not hang its caller, nor
+//! use up the process by a thread per try.
 
-use std::sync::mpsc;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// The call did not return in time. Its thread is left behind; it ends when the far end does.
+/// The call did not return in time, or an earlier one of its kind still has not. Its thread is left
+/// behind; it ends when the far end does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no answer within {0:?}")]
 pub struct TimedOut(pub Duration);
 
-/// Runs `call` on a thread of its own and waits for it no longer than `limit`.
+/// Kinds of calls of which one is overdue.
+static OVERDUE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Runs `call` on a thread of its own and waits for it no longer than `limit`. While a call of the
+/// same `kind` is overdue, no other is made.
 pub fn bounded<T: Send + 'static>(
+    kind: &str,
     limit: Duration,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, TimedOut> {
+    let overdue = || OVERDUE.lock().unwrap_or_else(PoisonError::into_inner);
+    if overdue().contains(kind) {
+        return Err(TimedOut(limit));
+    }
     let (answer, wait) = mpsc::sync_channel(1);
-    thread::spawn(move || {
-        // Nobody waits any more once the limit has passed; that is no error of this thread.
-        let _ = answer.send(call());
+    let own_kind = kind.to_owned();
+    let spawned = thread::Builder::new().name("bounded".to_owned()).spawn(move || {
+        if answer.send(call()).is_err() {
+            // Nobody waits any more: it was given up, and is over now.
+            OVERDUE.lock().unwrap_or_else(PoisonError::into_inner).remove(&own_kind);
+        }
     });
-    wait.recv_timeout(limit).map_err(|_| TimedOut(limit))
+    if spawned.is_err() {
+        return Err(TimedOut(limit));
+    }
+    wait.recv_timeout(limit).map_err(|_| {
+        // Marked before the receiver is dropped, so that the thread cannot miss it.
+        overdue().insert(kind.to_owned());
+        TimedOut(limit)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
-    fn what_hangs_is_given_up() {
-        let (_never, wait) = mpsc::channel::<()>();
+    fn what_hangs_is_given_up_and_not_tried_again_until_it_is_over() {
+        let (release, held) = mpsc::channel::<()>();
         let limit = Duration::from_millis(10);
-        assert_eq!(bounded(limit, move || wait.recv()), Err(TimedOut(limit)));
-        assert_eq!(bounded(Duration::from_secs(60), || 7), Ok(7));
+        let hung = bounded("a", limit, move || held.recv().is_ok());
+        assert_eq!(hung, Err(TimedOut(limit)));
+        let patience = Duration::from_secs(60);
+        assert_eq!(bounded("a", patience, || 7), Err(TimedOut(patience)), "no second one");
+        assert_eq!(bounded("b", patience, || 7), Ok(7), "others are not concerned");
+        release.send(()).expect("still held");
+        let started = Instant::now();
+        while bounded("a", patience, || 7) != Ok(7) {
+            assert!(started.elapsed() < patience);
+            thread::yield_now();
+        }
     }
 }

@@ -138,7 +138,7 @@ fn call<T: Send + 'static>(
     act: impl FnOnce(&InterfaceName, Backend) -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, DeviceError> {
     let owned = interface.to_owned();
-    let answer = bounded(DEVICE_TIMEOUT, move || -> Result<T, DeviceError> {
+    let answer = bounded(interface, DEVICE_TIMEOUT, move || -> Result<T, DeviceError> {
         let (name, backend) = find(&owned)?;
         tracing::trace!(
             interface = owned,

@@ -177,15 +177,18 @@ pub fn classify(evidence: &Evidence, stale_after: Duration) -> Verdict {
 }
 
 /// Stale, **or** unreachable: the probe failed and nothing came but what an idle peer sends.
+///
+/// What came through the tunnel just now beats the handshake's age, which rests on the wall clock:
+/// a clock that is stepped must not take a working tunnel down.
 fn tunnel(age: Option<Duration>, probe: &Probe, stale_after: Duration) -> Verdict {
     match (age, probe) {
+        (_, Probe::Answered) => Verdict::Up,
+        (_, Probe::Silent { received }) if *received > EXPLAINED_BYTES => Verdict::Up,
         (None, _) => Verdict::TunnelDown(DownReason::NeverHandshaken),
         (Some(age), _) if age > stale_after => Verdict::TunnelDown(DownReason::HandshakeStale),
-        (_, Probe::Silent { received }) if *received <= EXPLAINED_BYTES => {
-            Verdict::TunnelDown(DownReason::Unreachable)
-        }
+        (_, Probe::Silent { .. }) => Verdict::TunnelDown(DownReason::Unreachable),
         (_, Probe::Unknown(why)) => Verdict::Unknown(why.clone()),
-        (_, Probe::Off | Probe::Answered | Probe::Silent { .. }) => Verdict::Up,
+        (_, Probe::Off) => Verdict::Up,
     }
 }
 
@@ -227,10 +230,28 @@ mod tests {
     #[test]
     fn stale_never_or_unreachable_is_down() {
         use DownReason::{HandshakeStale, NeverHandshaken, Unreachable};
-        assert_eq!(verdict(|e| e.peer = aged(Some(181))), Verdict::TunnelDown(HandshakeStale));
-        assert_eq!(verdict(|e| e.peer = aged(None)), Verdict::TunnelDown(NeverHandshaken));
+        for probe in [Probe::Off, Probe::Silent { received: 0 }, Probe::Unknown("why".into())] {
+            let with = |age| {
+                verdict(|e| {
+                    e.peer = aged(age);
+                    e.probe = probe.clone();
+                })
+            };
+            assert_eq!(with(Some(181)), Verdict::TunnelDown(HandshakeStale));
+            assert_eq!(with(None), Verdict::TunnelDown(NeverHandshaken));
+        }
         let silent = Probe::Silent { received: 0 };
         assert_eq!(verdict(|e| e.probe = silent), Verdict::TunnelDown(Unreachable));
+    }
+
+    #[test]
+    fn a_clock_that_is_stepped_does_not_take_a_working_tunnel_down() {
+        assert_eq!(verdict(|e| e.peer = aged(Some(100_000))), Verdict::Up);
+        let busy = verdict(|e| {
+            e.peer = aged(Some(100_000));
+            e.probe = Probe::Silent { received: 2_000_000 };
+        });
+        assert_eq!(busy, Verdict::Up);
     }
 
     #[test]
@@ -302,6 +323,7 @@ mod tests {
     fn what_settles_is_not_yet_down_but_may_be_up() {
         let settling = verdict(|e| {
             e.settling = true;
+            e.probe = Probe::Off;
             e.peer = aged(None);
         });
         assert!(matches!(settling, Verdict::Unknown(why) if why.starts_with("settling")));

@@ -4,6 +4,7 @@
 //! Names and promises (S1 to S10) are those of `DESIGN.md`.
 
 pub mod bounded;
+pub mod clock;
 pub mod config;
 pub mod device;
 pub mod firewall;

@@ -14,7 +14,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub fn drain(device: &str) {
     let device = device.to_owned();
     let name = device.clone();
-    let flushed = bounded(FLUSH_TIMEOUT, move || {
+    let flushed = bounded("ip neigh", FLUSH_TIMEOUT, move || {
         ["-4", "-6"].map(|family| {
             Command::new("ip")
                 .args([family, "neigh", "flush", "dev", &name, "nud", "incomplete"])

@@ -16,9 +16,18 @@ pub struct Sight {
     pub state: Result<PathState, StateError>,
     pub walls: Result<Walls, firewall::NftError>,
     pub device: Result<DeviceView, DeviceError>,
-    pub uplinks: Result<Vec<Device>, String>,
+    pub uplinks: Result<Uplinked, String>,
     /// How long each of these took to read.
     pub took: Took,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Uplinked {
+    /// By which packets can leave now: what tells whether the uplink works.
+    pub in_use: Vec<Device>,
+    /// These, and those that were one at the last load and still exist: an unplugged cable takes
+    /// the route, and brings it back. All are to be covered by the watch.
+    pub to_cover: Vec<Device>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,8 +45,9 @@ pub struct Cycle {
     pub verdict: Verdict,
     /// Round trip of the tunnel probe, where it was answered.
     pub probe_took: Option<Duration>,
-    /// Bytes received by the tunnel when the cycle ended.
+    /// Of the peer, as the verdict saw it.
     pub received_bytes: Option<u64>,
+    pub last_handshake: Option<SystemTime>,
 }
 
 pub fn look(path: &PathConfig, store: &Store) -> Sight {
@@ -61,20 +71,17 @@ fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// The devices that are uplinks now: as configured, or every device that holds a default route,
-/// and those that were one at the last load and still exist (an unplugged cable takes the route).
-pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Vec<Device>, String> {
-    let mut found: Vec<Device> = match &path.uplinks {
+/// The uplinks: as configured, or every device that holds a default route.
+pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Uplinked, String> {
+    let in_use: Vec<Device> = match &path.uplinks {
         Uplinks::Named(names) => names.iter().filter_map(|name| uplink::device(name)).collect(),
-        Uplinks::Auto => {
-            let routed = uplink::default_route_devices(&[&path.interface]).map_err(chain)?;
-            let still = recorded.iter().filter_map(|device| uplink::device(&device.name));
-            routed.into_iter().chain(still).collect()
-        }
+        Uplinks::Auto => uplink::default_route_devices(&[&path.interface]).map_err(chain)?,
     };
-    found.sort();
-    found.dedup();
-    Ok(found)
+    let still = recorded.iter().filter_map(|device| uplink::device(&device.name));
+    let mut to_cover: Vec<Device> = in_use.iter().cloned().chain(still).collect();
+    to_cover.sort();
+    to_cover.dedup();
+    Ok(Uplinked { in_use, to_cover })
 }
 
 /// A whole cycle: probes first, then looks, so that the verdict rests on the newest counters.
@@ -84,8 +91,14 @@ pub fn check(path: &PathConfig, store: &Store, settling: bool) -> Cycle {
     let sight = look(path, store);
     let evidence = sight.evidence(path, probe, settling);
     let verdict = classify(&evidence, path.health.handshake_stale_after);
-    let received_bytes = sight.device.ok().and_then(|view| Some(view.peer()?.received_bytes));
-    Cycle { evidence, verdict, probe_took, received_bytes }
+    let peer = sight.device.ok().and_then(|view| view.peer().cloned());
+    Cycle {
+        evidence,
+        verdict,
+        probe_took,
+        received_bytes: peer.as_ref().map(|peer| peer.received_bytes),
+        last_handshake: peer.and_then(|peer| peer.last_handshake),
+    }
 }
 
 fn received(path: &PathConfig) -> Option<u64> {
@@ -126,7 +139,7 @@ impl Sight {
     }
 
     pub fn standing(&self, path: &PathConfig) -> Standing {
-        let stopped_in_kernel = self.walls.as_ref().is_ok_and(|walls| walls.stops(path));
+        let stopped_in_kernel = self.walls.as_ref().is_ok_and(|walls| walls.stops(&path.name));
         match &self.state {
             // The tighter of the two wins.
             _ if stopped_in_kernel => Standing::Stopped,
@@ -169,7 +182,11 @@ impl Sight {
     pub fn coverage(&self) -> Vec<(&Device, bool)> {
         let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
         let attached = intended.map(|intended| intended.uplinks.as_slice()).unwrap_or_default();
-        self.uplinks.iter().flatten().map(|device| (device, attached.contains(device))).collect()
+        self.uplinks
+            .iter()
+            .flat_map(|found| &found.to_cover)
+            .map(|device| (device, attached.contains(device)))
+            .collect()
     }
 
     pub fn leak(&self, path: &PathConfig) -> Leak {
@@ -177,7 +194,7 @@ impl Sight {
             Ok(walls) => walls,
             Err(error) => return Leak::Unknown(chain(error)),
         };
-        match (&self.state, walls.counts(path).leaked) {
+        match (&self.state, walls.counts(&path.name).leaked) {
             (Ok(state), Some(count)) => above(count.packets, state.leak_baseline),
             (_, None) => Leak::Unknown("the leak counter is not there".into()),
             (Err(error), _) => Leak::Unknown(chain(error)),
@@ -187,7 +204,7 @@ impl Sight {
     fn uplink(&self) -> Uplink {
         match &self.uplinks {
             Err(why) => Uplink::Unknown(why.clone()),
-            Ok(devices) => match uplink::uplink(devices) {
+            Ok(found) => match uplink::uplink(&found.in_use) {
                 Ok(UplinkVerdict::Up) => Uplink::Up,
                 Ok(UplinkVerdict::Down(why)) => Uplink::Down(why),
                 Err(error) => Uplink::Unknown(chain(error)),
@@ -214,9 +231,11 @@ impl Sight {
     }
 }
 
-/// A leak is the kernel's count above the baseline, and nothing else is.
+/// A leak is the kernel's count above the baseline, and nothing else is. A count below the baseline
+/// has begun anew, at nothing: what it has reached since is above.
 pub fn above(packets: u64, baseline: u64) -> Leak {
-    match packets.saturating_sub(baseline) {
+    let dealt_with = if packets < baseline { 0 } else { baseline };
+    match packets - dealt_with {
         0 => Leak::None,
         more => Leak::Seen(more),
     }
@@ -237,4 +256,17 @@ pub fn chain(error: impl std::error::Error) -> String {
         cause = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s3_a_counter_that_began_anew_hides_no_leak() {
+        assert_eq!(above(50, 50), Leak::None);
+        assert_eq!(above(53, 50), Leak::Seen(3));
+        assert_eq!(above(40, 50), Leak::Seen(40));
+        assert_eq!(above(0, 50), Leak::None);
+    }
 }

@@ -3,8 +3,9 @@
 //! Every other verdict, another active endpoint and a gap in the cycles end the run. How many are
 //! too many is for the alerting rules to say.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Uptime;
 use crate::health::Verdict;
 use crate::names::EndpointName;
 
@@ -17,20 +18,20 @@ pub struct Run {
     interval: Duration,
     settle: Duration,
     /// Until then nothing is called down.
-    calm_until: Instant,
-    last: Option<Instant>,
+    calm_until: Uptime,
+    last: Option<Uptime>,
     down: Option<(EndpointName, u32)>,
 }
 
 impl Run {
-    pub fn new(interval: Duration, settle: Duration, now: Instant) -> Self {
+    pub fn new(interval: Duration, settle: Duration, now: Uptime) -> Self {
         Self { interval, settle, calm_until: now + settle, last: None, down: None }
     }
 
     /// Whether it is too early to judge: after a start, a resume, an uplink that came back, and
     /// after the last deliberate change of the path, `changed` ago.
-    pub fn settling(&mut self, now: Instant, changed: Option<Duration>) -> bool {
-        if self.last.is_some_and(|last| now.duration_since(last) > self.interval * GAP) {
+    pub fn settling(&mut self, now: Uptime, changed: Option<Duration>) -> bool {
+        if self.last.is_some_and(|last| now.since(last) > self.interval * GAP) {
             self.down = None;
             self.calm_until = now + self.settle;
         }
@@ -38,7 +39,7 @@ impl Run {
     }
 
     /// Adds a cycle that ended `now`.
-    pub fn note(&mut self, now: Instant, active: Option<&EndpointName>, verdict: &Verdict) {
+    pub fn note(&mut self, now: Uptime, active: Option<&EndpointName>, verdict: &Verdict) {
         self.last = Some(now);
         if matches!(verdict, Verdict::UplinkDown(_)) {
             self.calm_until = now + self.settle;
@@ -74,7 +75,7 @@ mod tests {
 
     /// The count of `a` after these verdicts, a cycle each interval.
     fn after(verdicts: &[Verdict]) -> u32 {
-        let start = Instant::now();
+        let start = Uptime::now();
         let mut run = Run::new(INTERVAL, SETTLE, start);
         for (verdict, at) in verdicts.iter().zip(1..) {
             let now = start + INTERVAL * at;
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn s4_another_endpoint_begins_its_own_run() {
-        let start = Instant::now();
+        let start = Uptime::now();
         let mut run = Run::new(INTERVAL, SETTLE, start);
         let down = Verdict::TunnelDown(Unreachable);
         run.note(start, Some(&name("a")), &down);
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn s4_a_gap_ends_the_run_and_what_follows_settles() {
-        let start = Instant::now();
+        let start = Uptime::now();
         let mut run = Run::new(INTERVAL, SETTLE, start);
         let down = Verdict::TunnelDown(Unreachable);
         assert!(run.settling(start, None), "a fresh start settles");
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_change_and_a_returning_uplink_are_given_time() {
-        let start = Instant::now();
+        let start = Uptime::now();
         let mut run = Run::new(INTERVAL, SETTLE, start);
         let later = start + INTERVAL * 3;
         assert!(run.settling(later, Some(Duration::from_secs(9))));

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::firewall::Rules;
 use crate::names::{EndpointName, PathName};
 use crate::probe::uplink::Device;
 
@@ -58,9 +59,10 @@ impl Timestamp {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 
-    /// Time since then; none if the clock was set back.
+    /// Time since then. In the future, because the clock was set back: long ago, for nothing may
+    /// wait until a wrong clock's time has come.
     pub fn age(self) -> Duration {
-        Duration::from_secs(Self::now().0.saturating_sub(self.0))
+        Self::now().0.checked_sub(self.0).map_or(Duration::MAX, Duration::from_secs)
     }
 }
 
@@ -85,8 +87,8 @@ pub struct Intended {
     /// Digests of the tables as the kernel listed them.
     pub killswitch: String,
     pub watch: String,
-    /// Digest of what the config asked for then.
-    pub wanted: String,
+    /// What they were made from: what is lost is put back from here.
+    pub rules: Rules,
     /// The uplinks that the watch was attached to.
     pub uplinks: Vec<Device>,
 }

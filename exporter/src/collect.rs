@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use egress::config::PathConfig;
-use egress::firewall;
+use egress::firewall::Rules;
 use egress::health::Probe;
 use egress::observe::{self, Sight};
 use egress::state::Store;
@@ -37,9 +37,10 @@ pub fn page(current: &Current, store: &Store, cycles: &Cycles) -> String {
         .map(|path| {
             let sight = observe::look(path, store);
             let recorded = sight.state.as_ref().ok().and_then(|state| state.intended.as_ref());
-            let wanted = on_disk.as_ref().ok().map(|config| firewall::wanted(&config.paths));
+            let on_disk = on_disk.as_ref().ok().and_then(|config| config.path(path.name.as_str()));
+            let wanted = on_disk.map(Rules::of);
             // A config that cannot be read is not the one that was loaded.
-            let drift = recorded.map(|intended| Some(&intended.wanted) != wanted.as_ref());
+            let drift = recorded.map(|intended| Some(&intended.rules) != wanted.as_ref());
             PathView { path, shown: cycles.of(path), drift, sight }
         })
         .collect();

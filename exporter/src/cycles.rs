@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use egress::clock::Uptime;
 use egress::config::{Config, PathConfig};
 use egress::health::{Probe, Verdict};
 use egress::names::{EndpointName, PathName};
@@ -72,7 +73,7 @@ impl Cycles {
         let cycles = Self::empty(&current.get());
         for worker in cycles.workers(current, store) {
             if let Some(path) = worker.path() {
-                let mut run = Run::new(path.health.interval, Duration::ZERO, Instant::now());
+                let mut run = Run::new(path.health.interval, Duration::ZERO, Uptime::now());
                 worker.cycle(&path, &mut run);
                 worker.look(&path, &mut Standbys::default());
             }
@@ -117,9 +118,9 @@ impl Worker {
 
     fn cycles(&self) {
         let Some(mut path) = self.path() else { return };
-        let mut run = Run::new(path.health.interval, path.health.settle, Instant::now());
+        let mut run = Run::new(path.health.interval, path.health.settle, Uptime::now());
         loop {
-            let started = Instant::now();
+            let started = Uptime::now();
             self.cycle(&path, &mut run);
             thread::sleep(path.health.interval.saturating_sub(started.elapsed()));
             self.current.follow(&self.store);
@@ -133,11 +134,11 @@ impl Worker {
     fn cycle(&self, path: &PathConfig, run: &mut Run) {
         let state = self.store.read(&path.name).ok();
         let changed = state.as_ref().map(|state| state.changed.age());
-        let started = Instant::now();
+        let started = Uptime::now();
         let settling = run.settling(started, changed);
         let cycle = observe::check(path, &self.store, settling);
         let active = state.map(|state| state.active);
-        run.note(Instant::now(), active.as_ref(), &cycle.verdict);
+        run.note(Uptime::now(), active.as_ref(), &cycle.verdict);
         self.log(&cycle.verdict);
         let count = |name: &EndpointName| (name.clone(), run.count(name));
         let mut shown = locked(&self.shown);

@@ -234,7 +234,7 @@ fn about_walls(page: &mut Exposition, views: &[PathView]) {
         .iter()
         .filter_map(|view| {
             let walls = view.sight.walls.as_ref().ok()?;
-            Some((view.path.name.as_str(), walls.counts(view.path)))
+            Some((view.path.name.as_str(), walls.counts(&view.path.name)))
         })
         .collect();
     let mut count = |name, help, pick: Pick, value: fn(Count) -> u64| {

@@ -19,7 +19,7 @@ struct Arguments {
 enum Command {
     /// Build a world, run a command in the host under test (or wait), and take it all down.
     Up(commands::up::Arguments),
-    /// Show the whole story, live, in about two minutes.
+    /// Show the whole story, live, in about a minute.
     Demo(demo::Arguments),
     /// Answer every UDP datagram with its first word and the address it came from.
     Echo(commands::echo::Arguments),

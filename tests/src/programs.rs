@@ -139,8 +139,9 @@ impl World {
         })
     }
 
+    /// The same, once.
     #[track_caller]
-    fn notify_once(&self, alerts: &[Value]) -> (u16, Vec<String>) {
+    pub fn notify_once(&self, alerts: &[Value]) -> (u16, Vec<String>) {
         let body = json!({"version": "4", "status": "firing", "alerts": alerts}).to_string();
         let token = fs::read_to_string(self.scratch().join("actuator.token")).ok();
         let token = token.as_deref().map(str::trim);

@@ -149,6 +149,49 @@ fn a_dead_uplink_spends_no_failover() {
 }
 
 #[test]
+fn s5_the_end_of_an_outage_of_everything_costs_no_switch() {
+    inside("s5_the_end_of_an_outage_of_everything_costs_no_switch", |world| {
+        locked(world);
+        let _actuator = world.start_actuator();
+        let workload = world.start_workload();
+        workload.wait_for_exit(Exit::A, SOON);
+        // The provider of the uplink is down: nothing answers, though the gateway does.
+        world.blackhole(Endpoint::A, Direction::Both);
+        world.blackhole(Endpoint::B, Direction::Both);
+        eventually(SOON, "the primary is seen to be down", || is_down(world));
+        let refused = (503, vec!["no_reachable_standby".to_owned()]);
+        eventually(SOON, "nothing answers", || world.notify(&[tunnel_down("primary")]) == refused);
+        // Long enough for WireGuard to have given up its session, and to be retrying.
+        world.exec_ok(Ns::Egress, &["sleep", "17"]);
+        // All is back at once. The device's retry comes up to five seconds after a probe's.
+        world.heal(Endpoint::B);
+        world.heal(Endpoint::A);
+        let back = Instant::now();
+        eventually(SOON, "the tunnel is back", || {
+            let (_, outcomes) = world.notify_once(&[tunnel_down("primary")]);
+            assert_ne!(outcomes, ["switched"], "{:?} after the return", back.elapsed());
+            outcomes == ["recovered"]
+        });
+        assert_eq!(world.active_endpoint(), "primary");
+    });
+}
+
+#[test]
+fn a_lost_default_route_is_no_dead_tunnel() {
+    inside("a_lost_default_route_is_no_dead_tunnel", |world| {
+        locked(world);
+        let _actuator = world.start_actuator();
+        world.exec_ok(Ns::Egress, &["ip", "route", "del", "default"]);
+        world.exec_ok(Ns::Egress, &["ip", "-6", "route", "del", "default"]);
+        eventually(SOON, "the cause is named", || {
+            world.actuator(&["validate"]).out.contains("uplink-down (no default route)")
+        });
+        // The watch stays where the route will come back.
+        assert_eq!(world.status()["uplinks"][0]["covered"], true);
+    });
+}
+
+#[test]
 fn a_peer_that_roamed_is_set_back() {
     inside("a_peer_that_roamed_is_set_back", |world| {
         locked(world);

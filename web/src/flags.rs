@@ -15,7 +15,13 @@ pub struct WebFlags {
 #[derive(Debug, Clone, Args)]
 pub struct LogFlags {
     /// Only log messages of this severity or above: error, warn, info, debug, trace.
-    #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", global = true)]
+    #[arg(
+        long = "log.level",
+        value_name = "LEVEL",
+        default_value = "info",
+        value_parser = ["error", "warn", "info", "debug", "trace"],
+        global = true
+    )]
     pub level: String,
 
     /// Output format of log messages.

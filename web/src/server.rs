@@ -20,11 +20,15 @@ use tokio::sync::Semaphore;
 pub type Request = hyper::Request<Incoming>;
 pub type Answer = Response<Full<Bytes>>;
 
-/// Two Prometheis, two Alertmanagers and some people; more are made to wait.
-const CONNECTIONS: usize = 64;
+/// Two Prometheis, two Alertmanagers, some people, and those who mean no good; more have to wait.
+const CONNECTIONS: usize = 1024;
 
 /// A client that has not sent its headers by then is no client of ours.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection is closed after this, whatever it does: one that sends or reads nothing must not
+/// hold a place that an alert needs. Clients that keep connections open make a new one.
+const LIFETIME: Duration = Duration::from_secs(15);
 
 /// How long requests under way may take to end after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -77,6 +81,11 @@ where
     F: Future<Output = Answer> + Send + 'static,
 {
     let graceful = GracefulShutdown::new();
+    let lifetime = match listener {
+        Listener::Tcp(_) => LIFETIME,
+        // Root's own request takes as long as it takes; who asks has a limit of its own.
+        Listener::Unix { .. } => Duration::MAX,
+    };
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -110,8 +119,10 @@ where
             .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+            match tokio::time::timeout(lifetime, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+                Err(_) => tracing::debug!("a connection was closed: it has had its time"),
             }
             std::mem::drop(place);
         });

@@ -110,7 +110,7 @@ impl Engine {
             }
         };
         let standing = standing(path, &state);
-        let latest = self.latest.of(path);
+        let latest = &*self.latest;
         let mut seen = Fresh { path, store: &self.store, state: &state, latest, notes: Vec::new() };
         let action = decide(ask, standing, &mut seen);
         let evidence = seen.notes.join("; ");
@@ -165,10 +165,12 @@ impl Engine {
 }
 
 fn standing(path: &PathConfig, state: &PathState) -> Standing {
+    let drifted = Engine::drifted(path, state);
     let paused = state.paused_until.is_some_and(|until| until > Timestamp::now());
     let hold = match state {
         PathState { latch: Some(_), .. } => Hold::Stopped,
         PathState { unlocked: Some(_), .. } => Hold::Unlocked,
+        _ if drifted => Hold::Drifted,
         _ if paused => Hold::Paused,
         _ => Hold::None,
     };

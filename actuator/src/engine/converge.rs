@@ -7,10 +7,11 @@ use std::net::IpAddr;
 
 use egress::config::{Config, PathConfig};
 use egress::device::{self, Likeness};
-use egress::firewall::StopKind;
+use egress::firewall::{Rules, StopKind};
 use egress::observe::{self, Sight, chain};
 use egress::state::{PathState, StateError, Timestamp};
 
+use super::person::state_from_device;
 use super::{Engine, EngineError, answers};
 use crate::control::{Reply, exit};
 
@@ -56,11 +57,7 @@ impl Engine {
     }
 
     fn is_loaded(&self) -> bool {
-        let wanted = egress::firewall::wanted(&self.config.paths);
-        self.config.paths.iter().all(|path| {
-            let intended = self.store.read(&path.name).ok().and_then(|state| state.intended);
-            intended.is_some_and(|intended| intended.wanted == wanted)
-        })
+        self.config.paths.iter().all(|path| self.rules(path) == Rules::of(path))
     }
 
     fn converge_paths(&mut self, wish: Wish) -> Reply {
@@ -85,7 +82,7 @@ impl Engine {
         lines: &mut Vec<String>,
     ) -> Result<bool, EngineError> {
         let sight = observe::look(path, &self.store);
-        let (mut state, steps) = self.plan(path, &sight)?;
+        let (mut state, steps) = plan(path, &sight)?;
         if steps.iter().any(|step| matches!(step, Step::Load(_))) && !wish.force {
             stay_in(path, &sight, wish.ssh_peer)?;
         }
@@ -135,7 +132,7 @@ impl Engine {
             Step::CreateState => Ok(()),
             Step::Load(_) => {
                 state.unlocked = None;
-                self.load(path, state)
+                self.load(path, Rules::of(path), state)
             }
             Step::LiftStop => Ok(self.lift_in_kernel(path)?),
             Step::FailBack => {
@@ -154,68 +151,65 @@ impl Engine {
             Step::SetDevice => self.switch(path, state, primary),
         }
     }
+}
 
-    fn plan(
-        &self,
-        path: &PathConfig,
-        sight: &Sight,
-    ) -> Result<(PathState, Vec<Step>), EngineError> {
-        let walls = sight.walls.as_ref().map_err(|error| EngineError::Refused(chain(error)))?;
-        let stop = walls.stop_kind(path);
-        let refuse = |why: &str| Err(EngineError::Refused(format!("refused: {why}")));
-        let mut steps = Vec::new();
-        let state = match &sight.state {
-            Ok(state) if state.latch.is_some() || stop == Some(StopKind::Latched) => {
-                return refuse("a hard stop is latched; `actuator release --reason TEXT` first");
-            }
-            Ok(state) => state.clone(),
-            Err(StateError::Missing { .. }) if stop == Some(StopKind::Latched) => {
-                return refuse(
-                    "the kernel's hard stop is engaged and no state says why; \
-                     `actuator release --reason TEXT` first",
-                );
-            }
-            Err(StateError::Missing { .. }) => {
-                steps.push(Step::CreateState);
-                PathState::new(path.primary().name.clone())
-            }
-            Err(error) => return refuse(&chain(error)),
-        };
-        steps.extend(self.must_load(sight).map(Step::Load));
-        if stop == Some(StopKind::NoState) {
-            steps.push(Step::LiftStop);
+fn plan(path: &PathConfig, sight: &Sight) -> Result<(PathState, Vec<Step>), EngineError> {
+    let walls = sight.walls.as_ref().map_err(|error| EngineError::Refused(chain(error)))?;
+    let stop = walls.stop_kind(&path.name);
+    let refuse = |why: &str| Err(EngineError::Refused(format!("refused: {why}")));
+    let mut steps = Vec::new();
+    let state = match &sight.state {
+        Ok(state) if state.latch.is_some() || stop == Some(StopKind::Latched) => {
+            return refuse("a hard stop is latched; `actuator release --reason TEXT` first");
         }
-        let primary = path.primary();
-        // The lock comes first; what is wrong with the device is said after it.
-        let in_place = sight.device.as_ref().is_ok_and(|view| {
-            view.likeness(primary) == Likeness::Same && view.fwmark == Some(path.fwmark)
-        });
-        if state.active != primary.name {
-            steps.push(Step::FailBack);
-        } else if !in_place {
-            steps.push(Step::SetDevice);
+        Ok(state) => state.clone(),
+        Err(StateError::Missing { .. }) if stop == Some(StopKind::Latched) => {
+            return refuse(
+                "the kernel's hard stop is engaged and no state says why; \
+                 `actuator release --reason TEXT` first",
+            );
         }
-        Ok((state, steps))
+        Err(StateError::Missing { .. }) => {
+            steps.push(Step::CreateState);
+            // Where the device is at a backup, going to the primary is a failback like any.
+            state_from_device(path)
+        }
+        Err(error) => return refuse(&chain(error)),
+    };
+    steps.extend(must_load(path, sight).map(Step::Load));
+    if stop == Some(StopKind::NoState) {
+        steps.push(Step::LiftStop);
     }
+    let primary = path.primary();
+    // The lock comes first; what is wrong with the device is said after it.
+    let in_place = sight.device.as_ref().is_ok_and(|view| {
+        view.likeness(primary) == Likeness::Same && view.fwmark == Some(path.fwmark)
+    });
+    if state.active != primary.name {
+        steps.push(Step::FailBack);
+    } else if !in_place {
+        steps.push(Step::SetDevice);
+    }
+    Ok((state, steps))
+}
 
-    /// Why the walls have to be loaded, or `None` where they are as the config wants them.
-    fn must_load(&self, sight: &Sight) -> Option<&'static str> {
-        let state = sight.state.as_ref().ok();
-        let Some(intended) = state.and_then(|state| state.intended.as_ref()) else {
-            return Some("no load is on record");
-        };
-        if state.is_some_and(|state| state.unlocked.is_some()) {
-            return Some("the lock was taken off");
-        }
-        if intended.wanted != egress::firewall::wanted(&self.config.paths) {
-            return Some("the config has changed");
-        }
-        if sight.integrity().iter().any(|(_, intact)| !intact) {
-            return Some("the loaded rules were not the intended ones");
-        }
-        let uncovered = sight.coverage().iter().any(|(_, attached)| !attached);
-        uncovered.then_some("an uplink was not covered")
+/// Why the walls have to be loaded, or `None` where they are as the config wants them.
+fn must_load(path: &PathConfig, sight: &Sight) -> Option<&'static str> {
+    let state = sight.state.as_ref().ok();
+    let Some(intended) = state.and_then(|state| state.intended.as_ref()) else {
+        return Some("no load is on record");
+    };
+    if state.is_some_and(|state| state.unlocked.is_some()) {
+        return Some("the lock was taken off");
     }
+    if intended.rules != Rules::of(path) {
+        return Some("the config has changed");
+    }
+    if sight.integrity().iter().any(|(_, intact)| !intact) {
+        return Some("the loaded rules were not the intended ones");
+    }
+    let uncovered = sight.coverage().iter().any(|(_, attached)| !attached);
+    uncovered.then_some("an uplink was not covered")
 }
 
 /// Refuses to cut the session that asks. A path that is locked already has shown that it does not.

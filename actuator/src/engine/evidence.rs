@@ -6,16 +6,17 @@
 //! that nothing has changed since.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use egress::config::PathConfig;
+use egress::clock::Uptime;
+use egress::config::{Endpoint, PathConfig};
 use egress::device::{self, Likeness};
 use egress::firewall;
-use egress::health::{EXPLAINED_BYTES, Lock, Verdict};
-use egress::names::EndpointName;
-use egress::observe::{self, chain};
+use egress::health::{self, EXPLAINED_BYTES, Lock, Verdict};
+use egress::names::{EndpointName, PathName};
+use egress::observe::{self, above, chain};
 use egress::state::{PathState, Store};
 
 use super::answers;
@@ -25,34 +26,63 @@ use crate::decide::{Candidate, Leak, Rules, Seen, Tunnel};
 /// timestamps down to 17 ms: leave both behind before the device shakes hands after a probe.
 pub const AFTER_PROBE: Duration = Duration::from_millis(40);
 
+/// WireGuard retries a handshake every 5 s, and up to a third of a second later.
+const RETURN: Duration = Duration::from_secs(6);
+
 /// A cycle is recent for this many intervals: the one that was due may just be running.
 const RECENT: u32 = 2;
 
-/// The daemon's own latest cycle of each path.
+/// The daemon's own latest cycle of each path, and what its candidates have shown.
 #[derive(Debug, Default)]
-pub struct Latest(Mutex<BTreeMap<String, Look>>);
+pub struct Latest {
+    looks: Mutex<BTreeMap<PathName, Look>>,
+    candidates: Mutex<BTreeMap<(PathName, EndpointName), Probed>>,
+}
 
-/// One cycle, and which candidates answered in it.
+/// One cycle.
 #[derive(Debug, Clone)]
 pub struct Look {
-    pub ended: Instant,
-    pub active: EndpointName,
-    pub verdict: Verdict,
-    pub received_bytes: Option<u64>,
-    pub last_handshake: Option<SystemTime>,
-    pub candidates: BTreeMap<EndpointName, (Instant, bool)>,
+    ended: Uptime,
+    active: EndpointName,
+    verdict: Verdict,
+    received_bytes: Option<u64>,
+    last_handshake: Option<SystemTime>,
+}
+
+/// What a candidate has shown in this run of down cycles.
+#[derive(Debug, Clone, Copy)]
+pub struct Probed {
+    at: Uptime,
+    /// Since when it has answered without a miss.
+    alive_since: Option<Uptime>,
+    /// It was silent before, in the same run.
+    returned: bool,
+}
+
+impl Probed {
+    fn new(before: Option<Self>, alive: bool) -> Self {
+        let at = Uptime::now();
+        let silent = |before: Self| before.returned || before.alive_since.is_none();
+        Self {
+            at,
+            alive_since: alive.then(|| before.and_then(|one| one.alive_since).unwrap_or(at)),
+            returned: before.is_some_and(silent),
+        }
+    }
+
+    /// Where everything was dead and comes back, the tunnel comes back too, a handshake's retry
+    /// later than a probe: it is given that time, or the end of an outage would cost a switch (S5).
+    fn counts(&self) -> bool {
+        self.alive_since.is_some_and(|since| !self.returned || since.elapsed() >= RETURN)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Entries are replaced whole, so a panic elsewhere cannot have left one half made.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Latest {
-    pub fn of(&self, path: &PathConfig) -> Option<Look> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path.name.as_str()).cloned()
-    }
-
-    fn put(&self, path: &PathConfig, look: Look) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(path.name.to_string(), look);
-    }
-
     /// One cycle. While the tunnel is down, the endpoints it could fail forward to are asked too.
     pub fn cycle(&self, path: &PathConfig, store: &Store) {
         let Ok(state) = store.read(&path.name) else {
@@ -60,28 +90,46 @@ impl Latest {
         };
         let settling = state.changed.age() < path.health.settle;
         let cycle = observe::check(path, store, settling);
-        let peer = device::read(&path.interface).ok().and_then(|view| view.peer().cloned());
-        let mut look = Look {
-            ended: Instant::now(),
+        let (up, down) = match cycle.verdict {
+            Verdict::Up => (true, false),
+            Verdict::TunnelDown(_) => (false, true),
+            _ => (false, false),
+        };
+        let look = Look {
+            ended: Uptime::now(),
             active: state.active.clone(),
             verdict: cycle.verdict,
             received_bytes: cycle.received_bytes,
-            last_handshake: peer.and_then(|peer| peer.last_handshake),
-            candidates: BTreeMap::new(),
+            last_handshake: cycle.last_handshake,
         };
-        self.put(path, look.clone());
-        if !matches!(look.verdict, Verdict::TunnelDown(_)) {
-            return;
+        locked(&self.looks).insert(path.name.clone(), look);
+        if up {
+            // What candidates have shown is kept through an outage, and only through it.
+            locked(&self.candidates).retain(|(name, _), _| *name != path.name);
         }
-        let active = path.position(&state.active).unwrap_or(path.endpoints.len());
-        for candidate in path.endpoints.iter().skip(active + 1) {
-            let alive = answers(path, candidate);
-            look.candidates.insert(candidate.name.clone(), (Instant::now(), alive));
-            self.put(path, look.clone());
-            if alive {
-                break;
-            }
+        if down {
+            let active = path.position(&state.active).unwrap_or(path.endpoints.len());
+            let mut later = path.endpoints.iter().skip(active + 1);
+            // The first that answers is the one that a failover would take.
+            later.find(|candidate| self.probe(path, candidate).alive_since.is_some());
         }
+    }
+
+    fn of(&self, path: &PathConfig) -> Option<Look> {
+        locked(&self.looks).get(&path.name).cloned()
+    }
+
+    fn known(&self, path: &PathConfig, candidate: &Endpoint) -> Option<Probed> {
+        locked(&self.candidates).get(&(path.name.clone(), candidate.name.clone())).copied()
+    }
+
+    /// Asks a candidate, and remembers.
+    fn probe(&self, path: &PathConfig, candidate: &Endpoint) -> Probed {
+        let alive = answers(path, candidate);
+        let probed = Probed::new(self.known(path, candidate), alive);
+        let key = (path.name.clone(), candidate.name.clone());
+        locked(&self.candidates).insert(key, probed);
+        probed
     }
 }
 
@@ -90,7 +138,7 @@ pub struct Fresh<'a> {
     pub path: &'a PathConfig,
     pub store: &'a Store,
     pub state: &'a PathState,
-    pub latest: Option<Look>,
+    pub latest: &'a Latest,
     /// What was seen, for the log and the latch.
     pub notes: Vec<String>,
 }
@@ -106,7 +154,7 @@ impl Fresh<'_> {
 
     /// The daemon's latest cycle, if it said down of this endpoint and nothing came since.
     fn still_down(&self) -> Option<String> {
-        let latest = self.latest.as_ref()?;
+        let latest = self.latest.of(self.path)?;
         let Verdict::TunnelDown(reason) = latest.verdict else {
             return None;
         };
@@ -123,13 +171,14 @@ impl Fresh<'_> {
 
 impl Seen for Fresh<'_> {
     fn leak(&mut self) -> Leak {
-        match firewall::leaked(self.path) {
-            Ok(Some(count)) if count.packets <= self.state.leak_baseline => Leak::None,
-            Ok(Some(count)) => {
-                let (now, baseline) = (count.packets, self.state.leak_baseline);
-                self.note(format!("{now} leaked packets, baseline {baseline}"));
-                Leak::Above
-            }
+        match firewall::leaked(&self.path.name) {
+            Ok(Some(count)) => match above(count.packets, self.state.leak_baseline) {
+                health::Leak::Seen(packets) => {
+                    self.note(format!("{packets} leaked packets above the baseline"));
+                    Leak::Above
+                }
+                health::Leak::None | health::Leak::Unknown(_) => Leak::None,
+            },
             Ok(None) => {
                 self.note("the leak counter is not there");
                 Leak::Unknown
@@ -173,16 +222,14 @@ impl Seen for Fresh<'_> {
     fn candidate(&mut self, endpoint: usize) -> Candidate {
         let candidate = &self.path.endpoints[endpoint];
         let name = &candidate.name;
-        let known = self.latest.as_ref().and_then(|look| look.candidates.get(name)).copied();
         // What is on record is seconds old, and is renewed by the next cycle: to ask again here
         // would make a leak wait behind a dead candidate's timeout.
-        let known = known.filter(|(at, _)| at.elapsed() <= self.window());
-        let (at, alive) = known.unwrap_or_else(|| {
-            let alive = answers(self.path, candidate);
-            (Instant::now(), alive)
-        });
+        let known = self.latest.known(self.path, candidate);
+        let recent = known.filter(|probed| probed.at.elapsed() <= self.window());
+        let probed = recent.unwrap_or_else(|| self.latest.probe(self.path, candidate));
+        let alive = probed.counts();
         if alive {
-            thread::sleep(AFTER_PROBE.saturating_sub(at.elapsed()));
+            thread::sleep(AFTER_PROBE.saturating_sub(probed.at.elapsed()));
         }
         self.note(format!("{name} {}", if alive { "answers" } else { "does not answer" }));
         if alive { Candidate::Alive } else { Candidate::Dead }

@@ -62,11 +62,11 @@ impl Engine {
         }
         // An edited config is not the host's before a converge makes it so: until then nothing of
         // it is brought to the device, whose endpoints the loaded lock may not permit (S2).
-        if self.drifted(&state) {
+        if Self::drifted(path, &state) {
             return;
         }
         if intact && sight.coverage().iter().any(|(_, attached)| !attached) {
-            match self.load(path, &mut state) {
+            match self.load(path, self.rules(path), &mut state) {
                 Ok(()) => tracing::info!(path = %path.name, "the watch covers a new uplink"),
                 Err(error) => {
                     tracing::error!(path = %path.name, error = chain(error), "uplink not covered");
@@ -80,7 +80,9 @@ impl Engine {
     fn leak_was_lost(&mut self, path: &PathConfig, sight: &Sight) -> bool {
         match sight.leak(path) {
             Leak::Seen(_) => {
-                self.leaking.insert(path.name.clone());
+                if self.leaking.insert(path.name.clone()) {
+                    tracing::warn!(path = %path.name, "a leak is counted, the alert is awaited");
+                }
                 false
             }
             // Dealt with; `release` forgets it too.
@@ -95,14 +97,9 @@ impl Engine {
         }
     }
 
-    fn drifted(&self, state: &PathState) -> bool {
-        let loaded = state.intended.as_ref().map(|intended| &intended.wanted);
-        loaded.is_some_and(|loaded| *loaded != egress::firewall::wanted(&self.config.paths))
-    }
-
     /// S7: missing state on a configured path means stopped.
     fn stop_for_missing_state(&self, path: &PathConfig, sight: &Sight, error: &StateError) {
-        if sight.walls.as_ref().is_ok_and(|walls| walls.stops(path)) {
+        if sight.walls.as_ref().is_ok_and(|walls| walls.stops(&path.name)) {
             return;
         }
         let cut = self.stop_in_kernel(path, kind_of_unknown(path));
@@ -112,7 +109,7 @@ impl Engine {
 
     /// State and the kernel's own stop table are brought to say the same: stopped.
     fn keep_stopped(&self, path: &PathConfig, sight: &Sight, state: &mut PathState) {
-        let kind = sight.walls.as_ref().ok().and_then(|walls| walls.stop_kind(path));
+        let kind = sight.walls.as_ref().ok().and_then(|walls| walls.stop_kind(&path.name));
         if kind == Some(StopKind::NoState) && state.latch.is_none() {
             // Stopped because state could not be read; it can be read now, and says otherwise.
             let lifted = self.lift_in_kernel(path);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use egress::config::PathConfig;
-use egress::firewall::{self, StopKind, Walls};
+use egress::firewall::{self, Rules, StopKind, Walls};
 use egress::neighbours;
 use egress::observe::{self, chain};
 use egress::state::{Intended, PathState};
@@ -11,22 +11,33 @@ use egress::state::{Intended, PathState};
 use super::alert::Outcome;
 use super::{Engine, EngineError};
 
+/// A repair is tried so often before it counts as impossible.
+const ATTEMPTS: usize = 3;
+
 impl Engine {
     /// Killswitch first, then the watch, then what waited from before is drained; only then is the
     /// leak counter's baseline taken. What was counted before this load stays a leak.
-    pub(super) fn load(&self, path: &PathConfig, state: &mut PathState) -> Result<(), EngineError> {
-        let paths = self.paths();
-        let killswitch = firewall::load_killswitch(&paths)?;
-        let before = firewall::leaked(path)?;
+    pub(super) fn load(
+        &self,
+        path: &PathConfig,
+        rules: Rules,
+        state: &mut PathState,
+    ) -> Result<(), EngineError> {
+        let others = self.config.paths.iter().filter(|other| other.name != path.name);
+        let all: Vec<Rules> =
+            std::iter::once(rules.clone()).chain(others.map(|other| self.rules(other))).collect();
+        let killswitch = firewall::load_killswitch(&all)?;
+        let before = firewall::leaked(&path.name)?;
         let recorded = state.intended.as_ref().map(|old| old.uplinks.clone()).unwrap_or_default();
         let uplinks = observe::uplinks(path, &recorded).map_err(EngineError::Uplinks)?;
-        let names: BTreeSet<String> = uplinks.into_iter().map(|device| device.name).collect();
+        let names: BTreeSet<String> =
+            uplinks.to_cover.into_iter().map(|device| device.name).collect();
         let names: Vec<String> = names.into_iter().collect();
-        let (watch, uplinks) = firewall::load_watch(&paths, &names)?;
+        let (watch, uplinks) = firewall::load_watch(&all, &names)?;
         for device in &uplinks {
             neighbours::drain(&device.name);
         }
-        let after = firewall::leaked(path)?.ok_or(EngineError::NoCounter)?.packets;
+        let after = firewall::leaked(&path.name)?.ok_or(EngineError::NoCounter)?.packets;
         state.leak_baseline = match before {
             Some(before) => {
                 // Forgiven is only what this load itself let pass to the watch.
@@ -38,7 +49,7 @@ impl Engine {
         state.intended = Some(Intended {
             killswitch: killswitch.digest(),
             watch: watch.digest(),
-            wanted: firewall::wanted(&paths),
+            rules,
             uplinks,
         });
         self.store.write(&path.name, state)?;
@@ -48,7 +59,14 @@ impl Engine {
     /// Puts back what is missing; where that fails, the path is cut.
     pub(super) fn repair_or_stop(&self, path: &PathConfig, state: &mut PathState) -> Outcome {
         let broken = self.broken_tables(path);
-        match self.load(path, state) {
+        // As converged, whatever the file on disk says by now.
+        let rules = self.rules(path);
+        let mut outcome = self.load(path, rules.clone(), state);
+        for _ in 1..ATTEMPTS {
+            // A machine that is too busy for nft is no reason to cut the path at once.
+            outcome = outcome.or_else(|_| self.load(path, rules.clone(), state));
+        }
+        match outcome {
             Ok(()) => {
                 for table in broken.into_iter().filter(|_| self.begun) {
                     let name = path.name.as_str();
@@ -82,5 +100,5 @@ impl Engine {
 /// leak keeps its own.
 pub(super) fn kind_of_unknown(path: &PathConfig) -> StopKind {
     let walls = Walls::read().ok();
-    walls.and_then(|walls| walls.stop_kind(path)).unwrap_or(StopKind::NoState)
+    walls.and_then(|walls| walls.stop_kind(&path.name)).unwrap_or(StopKind::NoState)
 }

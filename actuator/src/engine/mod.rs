@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use egress::config::{Config, ConfigError, Endpoint, PathConfig};
 use egress::device::{self, DeviceError};
-use egress::firewall::{self, NftError};
+use egress::firewall::{NftError, Rules, StopKind, Walls, set_stop};
 use egress::names::{EndpointName, PathName};
 use egress::observe::chain;
 use egress::probe::{HandshakeOutcome, HandshakeRequest, handshake};
@@ -123,7 +123,7 @@ impl Engine {
         reason: &str,
         evidence: &str,
     ) -> Result<(), EngineError> {
-        let cut = self.stop_in_kernel(path, firewall::StopKind::Latched);
+        let cut = self.stop_in_kernel(path, StopKind::Latched);
         let latch = Latch {
             reason: reason.to_owned(),
             evidence: evidence.to_owned(),
@@ -141,25 +141,34 @@ impl Engine {
     }
 
     /// Cuts `path` and leaves every other stopped path as it is.
-    fn stop_in_kernel(&self, path: &PathConfig, kind: firewall::StopKind) -> Result<(), NftError> {
-        let walls = firewall::Walls::read();
-        let mut cut: Vec<(&PathConfig, firewall::StopKind)> = vec![(path, kind)];
-        for other in self.config.paths.iter().filter(|other| other.name != path.name) {
-            match &walls {
-                Ok(walls) => cut.extend(walls.stop_kind(other).map(|kind| (other, kind))),
-                Err(error) => tracing::warn!(%error, "other stops are taken from state"),
-            }
-        }
-        firewall::set_stop(&cut)
+    fn stop_in_kernel(&self, path: &PathConfig, kind: StopKind) -> Result<(), NftError> {
+        let mut cut = self.other_stops(path).unwrap_or_default();
+        cut.push((self.rules(path), kind));
+        set_stop(&cut)
     }
 
     /// Lifts the stop of `path` and of no other.
     fn lift_in_kernel(&self, path: &PathConfig) -> Result<(), NftError> {
-        let walls = firewall::Walls::read()?;
+        set_stop(&self.other_stops(path)?)
+    }
+
+    fn other_stops(&self, path: &PathConfig) -> Result<Vec<(Rules, StopKind)>, NftError> {
+        let walls = Walls::read()?;
         let others = self.config.paths.iter().filter(|other| other.name != path.name);
-        let cut: Vec<_> =
-            others.filter_map(|other| Some((other, walls.stop_kind(other)?))).collect();
-        firewall::set_stop(&cut)
+        let stopped =
+            others.filter_map(|other| Some((self.rules(other), walls.stop_kind(&other.name)?)));
+        Ok(stopped.collect())
+    }
+
+    /// What the path's rules are made from: as converged, or as configured before the first time.
+    fn rules(&self, path: &PathConfig) -> Rules {
+        let intended = self.store.read(&path.name).ok().and_then(|state| state.intended);
+        intended.map_or_else(|| Rules::of(path), |intended| intended.rules)
+    }
+
+    /// Whether the config in hand is another one than that which was converged.
+    fn drifted(path: &PathConfig, state: &PathState) -> bool {
+        state.intended.as_ref().is_some_and(|intended| intended.rules != Rules::of(path))
     }
 
     /// One device update, after its intent is on record; taken back if the kernel refuses.

@@ -54,22 +54,24 @@ impl Engine {
 
     fn release_path(&mut self, path: &PathConfig, reason: &str) -> Step {
         let sight = observe::look(path, &self.store);
-        let in_kernel = sight.walls.as_ref().is_ok_and(|walls| walls.stops(path));
-        let (mut state, aside) = match sight.state {
+        // What cannot be read cannot be said to be lifted.
+        let in_kernel = sight.walls.map(|walls| walls.stops(&path.name))?;
+        let (mut state, damaged) = match sight.state {
             Ok(state) if state.latch.is_none() && !in_kernel => return Ok(None),
-            Ok(state) => (state, None),
-            Err(StateError::Missing { .. }) if in_kernel => (state_from_device(path), None),
+            Ok(state) => (state, false),
+            Err(StateError::Missing { .. }) if in_kernel => (state_from_device(path), false),
             Err(StateError::Damaged { .. } | StateError::Newer { .. }) => {
-                let aside = self.store.set_aside(&path.name)?;
-                (state_from_device(path), Some(aside))
+                (state_from_device(path), true)
             }
             Err(error) => return Err(error.into()),
         };
+        // Aside only now that the kernel can be read; the stop itself is lifted last of all.
+        let aside = damaged.then(|| self.store.set_aside(&path.name)).transpose()?;
         // The lock below the stop is whole before the stop is lifted.
         if state.unlocked.is_none() {
-            self.load(path, &mut state)?;
+            self.load(path, self.rules(path), &mut state)?;
         }
-        if let Some(count) = firewall::leaked(path)? {
+        if let Some(count) = firewall::leaked(&path.name)? {
             state.leak_baseline = count.packets;
         }
         self.leaking.remove(&path.name);
@@ -88,14 +90,17 @@ impl Engine {
 
     fn unlock_path(&mut self, path: &PathConfig, reason: &str) -> Step {
         let mut state = self.store.read(&path.name)?;
-        let stopped = observe::look(path, &self.store).walls.is_ok_and(|walls| walls.stops(path));
+        let stopped =
+            observe::look(path, &self.store).walls.is_ok_and(|walls| walls.stops(&path.name));
         if state.latch.is_some() || stopped {
             return Err(EngineError::Refused(
                 "refused: a hard stop is latched; `actuator release --reason TEXT` first"
                     .to_owned(),
             ));
         }
-        if state.unlocked.is_some() {
+        let walls = firewall::Walls::read()?;
+        let is_off = walls.killswitch.is_none() && walls.watch.is_none();
+        if state.unlocked.is_some() && is_off {
             return Ok(None);
         }
         state.unlocked = Some(Act { reason: reason.to_owned(), at: Timestamp::now() });
@@ -107,7 +112,7 @@ impl Engine {
 }
 
 /// Where no state is left, the device's live peer tells which endpoint was chosen.
-fn state_from_device(path: &PathConfig) -> PathState {
+pub(super) fn state_from_device(path: &PathConfig) -> PathState {
     let view = egress::device::read(&path.interface).ok();
     let live = view.as_ref().and_then(|view| view.live(&path.endpoints));
     let active = live.map_or_else(|| path.primary(), |(endpoint, _)| endpoint);

@@ -69,7 +69,7 @@ impl Engine {
             }),
             _ => None,
         };
-        let count = sight.walls.as_ref().ok().and_then(|walls| walls.counts(path).leaked);
+        let count = sight.walls.as_ref().ok().and_then(|walls| walls.counts(&path.name).leaked);
         PathStatus {
             path: path.name.to_string(),
             standing: match standing {

@@ -77,7 +77,8 @@ pub enum Workload {
 }
 
 /// DNS (53, 853) to the allow-list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DnsPolicy {
     Refuse,
     Allow,

@@ -45,7 +45,7 @@ fn longest_base64_run(text: &str) -> usize {
 /// Whether the text may be, or hold, most of a key. An absolute path is none, however
 /// long its run of letters and slashes, unless it has exactly a key's length.
 pub(super) fn looks_like_a_key(text: &str) -> bool {
-    const MOST_OF_A_KEY: usize = 40;
+    const MOST_OF_A_KEY: usize = 30;
     const UNPADDED: usize = 43;
     let text = text.trim();
     let path = text.starts_with('/') && !text.contains('=') && text.len() != UNPADDED;

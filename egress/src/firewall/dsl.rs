@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use nftables::expr::{
-    BinaryOperation, CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField,
-    Prefix, SetItem,
+    BinaryOperation, CT, CTDir, Expression, Exthdr, Meta, MetaKey, NamedExpression, Payload,
+    PayloadField, Prefix, SetItem,
 };
 use nftables::stmt::{Counter, JumpTarget, Mangle, Match, Operator, Reject, RejectType, Statement};
 use nftables::types::RejectCode;
@@ -124,6 +124,30 @@ pub fn reset_tcp() -> Stmt {
 
 pub fn prohibit() -> Stmt {
     Statement::Reject(Some(Reject::new(Some(RejectType::ICMPX), Some(RejectCode::AdminProhibited))))
+}
+
+/// Not the first fragment of a packet.
+pub fn later_fragment4() -> Stmt {
+    let offset = Expression::BinaryOperation(Box::new(BinaryOperation::AND(
+        payload("ip", "frag-off"),
+        Expression::Number(0x1fff),
+    )));
+    is_not(offset, Expression::Number(0))
+}
+
+/// A fragment, the first one too: IPv6 says it in a header of its own.
+pub fn any_fragment6() -> Stmt {
+    let header = Exthdr { name: "frag".into(), field: None, offset: None };
+    is(Expression::Named(NamedExpression::Exthdr(header)), Expression::Boolean(true))
+}
+
+/// No SYN among the flags: no packet that opens a connection.
+pub fn not_opening() -> Stmt {
+    let syn = Expression::BinaryOperation(Box::new(BinaryOperation::AND(
+        payload("tcp", "flags"),
+        text("syn"),
+    )));
+    is(syn, Expression::Number(0))
 }
 
 /// `ip` or `ip6`, the header that holds this address.

@@ -7,12 +7,13 @@ use nftables::expr::{CTDir, MetaKey};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use super::dsl::{
-    Expr, Stmt, accept, any_of, count, ct, in_by, is, is_not, jump, l4, marked, meta, out_by,
-    payload, prohibit, reset_tcp, set_mark, text, within,
+    Expr, Stmt, accept, any_of, count, ct, drop, in_by, is, is_not, jump, l4, marked, meta,
+    not_opening, out_by, payload, prohibit, reset_tcp, set_mark, text, within,
 };
 use super::permits::{add_sets, by_family, dhcp_and_ndp, dns, endpoints, ntp, of, to_set};
+use super::rules::Rules;
 use super::table::{Hook, TableSpec};
-use crate::config::{DnsPolicy, PathConfig};
+use crate::config::DnsPolicy;
 
 pub const TABLE: &str = "vpn_egress";
 
@@ -25,7 +26,7 @@ fn base(point: NfHook, priority: i32, policy: NfChainPolicy) -> Hook {
     Hook { kind: NfChainType::Filter, point, priority, policy }
 }
 
-pub fn table(paths: &[PathConfig]) -> TableSpec {
+pub fn table(paths: &[Rules]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::INet, TABLE);
     spec.base_chain("output", base(NfHook::Output, FILTER, NfChainPolicy::Drop), None);
     spec.base_chain("forward", base(NfHook::Forward, FILTER, NfChainPolicy::Drop), None);
@@ -37,7 +38,7 @@ pub fn table(paths: &[PathConfig]) -> TableSpec {
     spec
 }
 
-fn add_path(spec: &mut TableSpec, path: &PathConfig) {
+fn add_path(spec: &mut TableSpec, path: &Rules) {
     let blocked = of(path, "blocked");
     spec.counter(&blocked);
     add_sets(spec, path);
@@ -56,7 +57,7 @@ fn add_path(spec: &mut TableSpec, path: &PathConfig) {
 }
 
 /// What the host itself sends. The order is the specification: see `DESIGN.md`, section 5.
-fn outgoing(path: &PathConfig, blocked: &str) -> Vec<Vec<Stmt>> {
+fn outgoing(path: &Rules, blocked: &str) -> Vec<Vec<Stmt>> {
     let mut rules = vec![
         vec![out_by("lo"), accept()],
         // By name: a recreated device still matches.
@@ -78,12 +79,23 @@ fn outgoing(path: &PathConfig, blocked: &str) -> Vec<Vec<Stmt>> {
     rules.extend(to_set(path, "allow", &[], &[accept()]));
     rules.extend(ntp(path));
     rules.extend(replies_to_management(path));
+    rules.extend(spare_management(path, blocked));
     rules.extend(refuse(blocked));
     rules
 }
 
+/// A management session from before the lock has no conntrack entry yet, so its next packet from
+/// here does not look like a reply. Dropped in silence, not reset: the client's next packet makes
+/// the entry the right way round, and the session goes on.
+fn spare_management(path: &Rules, blocked: &str) -> Vec<Vec<Stmt>> {
+    by_family(|ip, family| {
+        let set = of(path, &format!("management{family}"));
+        vec![within(payload(ip, "daddr"), &set), not_opening(), count(blocked), drop()]
+    })
+}
+
 /// What the host forwards: in and out of the tunnel, between its own bridges, to the allow-list.
-fn forwarded(path: &PathConfig, blocked: &str) -> Vec<Vec<Stmt>> {
+fn forwarded(path: &Rules, blocked: &str) -> Vec<Vec<Stmt>> {
     let mut rules = vec![vec![out_by(&path.interface), accept()]];
     let established = any_of(["established", "related"].map(text));
     // Answers from the tunnel, never a way from the tunnel to the uplink: only to a flow that the
@@ -106,7 +118,7 @@ fn forwarded(path: &PathConfig, blocked: &str) -> Vec<Vec<Stmt>> {
 
 /// Replies to connections that a management host opened to this host, by their original direction:
 /// the host cannot open one towards it.
-pub fn replies_to_management(path: &PathConfig) -> Vec<Vec<Stmt>> {
+pub fn replies_to_management(path: &Rules) -> Vec<Vec<Stmt>> {
     by_family(|ip, family| {
         let opened_by =
             ct(if ip == "ip" { "ip saddr" } else { "ip6 saddr" }, Some(CTDir::Original));
@@ -127,7 +139,7 @@ fn refuse(blocked: &str) -> Vec<Vec<Stmt>> {
 
 /// With `rp_filter=1` an answer from an endpoint must carry the tunnel's mark, or the reverse path
 /// points into the tunnel and no handshake completes.
-fn keep_mark(spec: &mut TableSpec, path: &PathConfig) {
+fn keep_mark(spec: &mut TableSpec, path: &Rules) {
     let mark = Expr::Number(path.fwmark);
     let ours = is(ct("mark", None), mark);
     let save = set_mark(ct("mark", None), meta(MetaKey::Mark));

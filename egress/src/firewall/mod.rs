@@ -7,19 +7,20 @@ mod killswitch;
 mod listing;
 mod nft;
 mod permits;
+mod rules;
 mod stop;
 mod table;
 mod transaction;
 mod watch;
 
 use nftables::types::NfFamily;
-use sha2::{Digest as _, Sha256};
 
 pub use listing::{Count, Listing};
 pub use nft::NftError;
+pub use rules::Rules;
 pub use stop::StopKind;
 
-use crate::config::PathConfig;
+use crate::names::PathName;
 use crate::probe::uplink::{self, Device};
 
 /// The three tables as the kernel has them; `None` is a table that is not there.
@@ -47,9 +48,9 @@ impl Walls {
         })
     }
 
-    pub fn counts(&self, path: &PathConfig) -> Counts {
+    pub fn counts(&self, path: &PathName) -> Counts {
         let counter = |table: &Option<Listing>, what| {
-            table.as_ref().and_then(|listing| listing.counter(&permits::of(path, what)))
+            table.as_ref().and_then(|listing| listing.counter(&permits::named(path, what)))
         };
         Counts {
             blocked: counter(&self.killswitch, "blocked"),
@@ -59,21 +60,21 @@ impl Walls {
     }
 
     /// How the kernel's own stop table cuts this path, if it does.
-    pub fn stop_kind(&self, path: &PathConfig) -> Option<StopKind> {
+    pub fn stop_kind(&self, path: &PathName) -> Option<StopKind> {
         let listing = self.stop.as_ref()?;
-        let has = |chain: &str| listing.has("chain", &permits::of(path, chain));
+        let has = |chain: &str| listing.has("chain", &permits::named(path, chain));
         has("output")
             .then(|| if has(stop::NO_STATE) { StopKind::NoState } else { StopKind::Latched })
     }
 
-    pub fn stops(&self, path: &PathConfig) -> bool {
+    pub fn stops(&self, path: &PathName) -> bool {
         self.stop_kind(path).is_some()
     }
 }
 
 /// The leak counter alone, for the moment before an action, when milliseconds count.
-pub fn leaked(path: &PathConfig) -> Result<Option<Count>, NftError> {
-    let name = permits::of(path, "leaked");
+pub fn leaked(path: &PathName) -> Result<Option<Count>, NftError> {
+    let name = permits::named(path, "leaked");
     match counter::read(watch::TABLE, &name) {
         Ok(count) => return Ok(count),
         Err(error) => tracing::debug!(%error, "the leak counter is asked of nft"),
@@ -83,15 +84,12 @@ pub fn leaked(path: &PathConfig) -> Result<Option<Count>, NftError> {
 }
 
 /// The first wall. Does not depend on any device.
-pub fn load_killswitch(paths: &[PathConfig]) -> Result<Listing, NftError> {
+pub fn load_killswitch(paths: &[Rules]) -> Result<Listing, NftError> {
     transaction::replace(&killswitch::table(paths))
 }
 
 /// The second wall, in a transaction of its own: a device that vanishes must not undo the lock.
-pub fn load_watch(
-    paths: &[PathConfig],
-    uplinks: &[String],
-) -> Result<(Listing, Vec<Device>), NftError> {
+pub fn load_watch(paths: &[Rules], uplinks: &[String]) -> Result<(Listing, Vec<Device>), NftError> {
     let attach = || {
         let there: Vec<Device> = uplinks.iter().filter_map(|name| uplink::device(name)).collect();
         let names: Vec<String> = there.iter().map(|device| device.name.clone()).collect();
@@ -105,7 +103,7 @@ pub fn load_watch(
 }
 
 /// Cuts exactly these paths; with none, lifts every stop.
-pub fn set_stop(paths: &[(&PathConfig, StopKind)]) -> Result<(), NftError> {
+pub fn set_stop(paths: &[(Rules, StopKind)]) -> Result<(), NftError> {
     if paths.is_empty() {
         return transaction::remove(NfFamily::INet, stop::TABLE).map(|_| ());
     }
@@ -117,16 +115,4 @@ pub fn unlock() -> Result<(), NftError> {
     transaction::remove(NfFamily::NetDev, watch::TABLE)?;
     transaction::remove(NfFamily::INet, killswitch::TABLE)?;
     Ok(())
-}
-
-/// A digest of what the config asks for, before any load: with the digests read back after the
-/// load it tells whether the config has changed since (drift), or the kernel has.
-pub fn wanted(paths: &[PathConfig]) -> String {
-    let mut hash = Sha256::new();
-    for spec in [killswitch::table(paths), watch::table(paths, &[])] {
-        // A HashSet inside the schema may serialise in any order; a JSON value sorts its keys, and
-        // our sets hold one flag at the most.
-        hash.update(serde_json::to_string(&spec.objects).unwrap_or_default());
-    }
-    listing::hex(&hash.finalize())
 }

@@ -32,7 +32,7 @@ fn run<T: Send + 'static>(
     doing: &'static str,
     call: impl FnOnce() -> Result<T, NftablesError> + Send + 'static,
 ) -> Result<T, NftError> {
-    let answer = bounded(NFT_TIMEOUT, call).map_err(NftError::Hung)?;
+    let answer = bounded("nft", NFT_TIMEOUT, call).map_err(NftError::Hung)?;
     answer.map_err(|error| match error {
         NftablesError::NftExecution { inner, .. } => NftError::Missing(inner),
         NftablesError::NftFailed { stderr, .. } => {

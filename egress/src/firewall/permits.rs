@@ -8,24 +8,28 @@ use nftables::schema::SetType;
 use super::dsl::{
     Expr, Stmt, accept, address_port, any_of, concat, header, is, l4, marked, numbers,
 };
-use super::dsl::{payload, port, prefix, text, within};
+use super::dsl::{any_fragment6, later_fragment4, payload, port, prefix, text, within};
+use super::rules::Rules;
 use super::table::TableSpec;
-use crate::config::PathConfig;
+use crate::names::PathName;
 
 /// Name of an object that belongs to one path.
-pub fn of(path: &PathConfig, what: &str) -> String {
-    format!("{what}_{}", path.name)
+pub fn of(path: &Rules, what: &str) -> String {
+    named(&path.name, what)
+}
+
+pub fn named(path: &PathName, what: &str) -> String {
+    format!("{what}_{path}")
 }
 
 const FAMILIES: [(&str, SetType); 2] = [("4", SetType::Ipv4Addr), ("6", SetType::Ipv6Addr)];
 
 /// The endpoints, each as address and port. Empty sets too, so that a rule can always name them.
-pub fn add_endpoints(spec: &mut TableSpec, path: &PathConfig) {
+pub fn add_endpoints(spec: &mut TableSpec, path: &Rules) {
     for (family, address) in FAMILIES {
         let mut elements: Vec<Expr> = Vec::new();
-        for endpoint in path.endpoints.iter().filter(|one| one.address.is_ipv4() == (family == "4"))
-        {
-            let element = address_port(endpoint.address);
+        for endpoint in path.endpoints.iter().filter(|one| one.is_ipv4() == (family == "4")) {
+            let element = address_port(*endpoint);
             // Two endpoints may share an address and differ in keys only.
             if !elements.contains(&element) {
                 elements.push(element);
@@ -36,8 +40,14 @@ pub fn add_endpoints(spec: &mut TableSpec, path: &PathConfig) {
     }
 }
 
+/// The endpoints' addresses alone.
+pub fn add_endpoint_addresses(spec: &mut TableSpec, path: &Rules) {
+    let nets: Vec<IpNet> = path.endpoints.iter().map(|one| IpNet::from(one.ip())).collect();
+    add_nets(spec, path, "endpoint_addresses", &nets);
+}
+
 /// A set of addresses, for example `allow`.
-pub fn add_nets(spec: &mut TableSpec, path: &PathConfig, name: &str, nets: &[IpNet]) {
+pub fn add_nets(spec: &mut TableSpec, path: &Rules, name: &str, nets: &[IpNet]) {
     for (family, address) in FAMILIES {
         let mine: Vec<IpNet> =
             nets.iter().copied().filter(|net| net.addr().is_ipv4() == (family == "4")).collect();
@@ -48,7 +58,7 @@ pub fn add_nets(spec: &mut TableSpec, path: &PathConfig, name: &str, nets: &[IpN
 }
 
 /// All sets that the rules of both walls name.
-pub fn add_sets(spec: &mut TableSpec, path: &PathConfig) {
+pub fn add_sets(spec: &mut TableSpec, path: &Rules) {
     let ntp: Vec<IpNet> = path.ntp.iter().map(|address| IpNet::from(*address)).collect();
     add_endpoints(spec, path);
     add_nets(spec, path, "allow", &path.allow);
@@ -58,7 +68,7 @@ pub fn add_sets(spec: &mut TableSpec, path: &PathConfig) {
 
 /// Every configured endpoint, active or not (S2), and only for packets that WireGuard or a probe
 /// marked: a program that sends to the endpoint by itself is stopped.
-pub fn endpoints(path: &PathConfig) -> Vec<Vec<Stmt>> {
+pub fn endpoints(path: &Rules) -> Vec<Vec<Stmt>> {
     by_family(|ip, family| {
         let to = concat([payload(ip, "daddr"), payload("udp", "dport")]);
         let set = of(path, &format!("endpoints{family}"));
@@ -66,8 +76,18 @@ pub fn endpoints(path: &PathConfig) -> Vec<Vec<Stmt>> {
     })
 }
 
+/// The later fragments of a tunnel packet that is larger than the uplink's MTU: they carry the mark
+/// and the address, and no port. Only the watch meets them; the killswitch comes before.
+pub fn endpoint_fragments(path: &Rules) -> Vec<Vec<Stmt>> {
+    by_family(|ip, family| {
+        let set = of(path, &format!("endpoint_addresses{family}"));
+        let later = if family == "4" { later_fragment4() } else { any_fragment6() };
+        vec![marked(path.fwmark), within(payload(ip, "daddr"), &set), later, accept()]
+    })
+}
+
 /// Destination in one of the path's address sets.
-pub fn to_set(path: &PathConfig, name: &str, more: &[Stmt], verdict: &[Stmt]) -> Vec<Vec<Stmt>> {
+pub fn to_set(path: &Rules, name: &str, more: &[Stmt], verdict: &[Stmt]) -> Vec<Vec<Stmt>> {
     by_family(|ip, family| {
         let set = of(path, &format!("{name}{family}"));
         let mut rule = vec![within(payload(ip, "daddr"), &set)];
@@ -77,7 +97,7 @@ pub fn to_set(path: &PathConfig, name: &str, more: &[Stmt], verdict: &[Stmt]) ->
     })
 }
 
-pub fn ntp(path: &PathConfig) -> Vec<Vec<Stmt>> {
+pub fn ntp(path: &Rules) -> Vec<Vec<Stmt>> {
     to_set(path, "ntp", &[port("udp", "dport", 123)], &[accept()])
 }
 

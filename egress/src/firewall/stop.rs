@@ -7,8 +7,8 @@ use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use super::dsl::{Stmt, accept, count, drop, jump, out_by};
 use super::killswitch::replies_to_management;
 use super::permits::{add_nets, dhcp_and_ndp, of};
+use super::rules::Rules;
 use super::table::{Hook, TableSpec};
-use crate::config::PathConfig;
 
 pub const TABLE: &str = "vpn_egress_stop";
 
@@ -28,15 +28,15 @@ pub enum StopKind {
 pub const NO_STATE: &str = "no_state";
 
 /// Cuts `paths`, and only these.
-pub fn table(paths: &[(&PathConfig, StopKind)]) -> TableSpec {
+pub fn table(paths: &[(Rules, StopKind)]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::INet, TABLE);
     for (chain, point) in [("output", NfHook::Output), ("forward", NfHook::Forward)] {
         let policy = NfChainPolicy::Accept;
         let at = Hook { kind: NfChainType::Filter, point, priority: PRIORITY, policy };
         spec.base_chain(chain, at, None);
     }
-    for &(path, kind) in paths {
-        if kind == StopKind::NoState {
+    for (path, kind) in paths {
+        if *kind == StopKind::NoState {
             spec.chain(&of(path, NO_STATE));
         }
         let stopped = of(path, "stopped");
@@ -57,7 +57,7 @@ pub fn table(paths: &[(&PathConfig, StopKind)]) -> TableSpec {
 }
 
 /// What a stopped path is left: loopback, an address, and replies to `management`.
-fn left(path: &PathConfig, stopped: &str) -> Vec<Vec<Stmt>> {
+fn left(path: &Rules, stopped: &str) -> Vec<Vec<Stmt>> {
     let mut rules = vec![vec![out_by("lo"), accept()]];
     rules.extend(dhcp_and_ndp());
     rules.extend(replies_to_management(path));

@@ -9,9 +9,13 @@ use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use super::dsl::{
     Stmt, accept, any_of, count, drop, is, jump, masked, meta, numbers, payload, prefix, text,
 };
-use super::permits::{add_sets, dhcp_and_ndp, dns, endpoints, ntp, of, to_set};
+use super::permits::{
+    add_endpoint_addresses, add_sets, dhcp_and_ndp, dns, endpoint_fragments, endpoints, ntp, of,
+    to_set,
+};
+use super::rules::Rules;
 use super::table::{Hook, TableSpec};
-use crate::config::{DnsPolicy, PathConfig};
+use crate::config::DnsPolicy;
 
 pub const TABLE: &str = "vpn_egress_watch";
 
@@ -24,12 +28,13 @@ pub fn chain_of(device: &str) -> String {
 }
 
 /// `devices`: every uplink that is to be covered; each gets a base chain of its own.
-pub fn table(paths: &[PathConfig], devices: &[String]) -> TableSpec {
+pub fn table(paths: &[Rules], devices: &[String]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::NetDev, TABLE);
     for path in paths {
         spec.counter(&of(path, "leaked"));
         spec.counter(&of(path, "other_frames"));
         add_sets(&mut spec, path);
+        add_endpoint_addresses(&mut spec, path);
         let chain = of(path, "path");
         spec.chain(&chain);
         for rule in rules(path) {
@@ -51,9 +56,10 @@ pub fn table(paths: &[PathConfig], devices: &[String]) -> TableSpec {
     spec
 }
 
-fn rules(path: &PathConfig) -> Vec<Vec<Stmt>> {
+fn rules(path: &Rules) -> Vec<Vec<Stmt>> {
     let (leaked, other) = (of(path, "leaked"), of(path, "other_frames"));
     let mut rules = endpoints(path);
+    rules.extend(endpoint_fragments(path));
     rules.push(vec![is(payload("ether", "type"), text("arp")), accept()]);
     rules.extend(dhcp_and_ndp());
     if path.dns == DnsPolicy::Refuse {

@@ -17,7 +17,7 @@ const STOP: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(20);
 /// How long silence is listened to.
 const SILENCE: Duration = Duration::from_secs(3);
-/// The alert still fires after a release and is told again every 10 s to 15 s.
+/// The alert still fires after a release, and is told again and again.
 const TOLD_AGAIN: Duration = Duration::from_secs(30);
 /// The actuator mends the killswitch every second and may be quicker than the sender's 50 ms.
 const HOLES: usize = 10;

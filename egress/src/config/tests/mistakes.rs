@@ -93,7 +93,7 @@ const FILES: &[Case] = &[
 const SECRETS: &[Case] = &[
     ("backup.key", PRIVATE, "egress.yml:17: paths[0].endpoints[1].private_key_file: this looks like a key (not shown)"),
     ("name: media", "name: dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo", "egress.yml:2: paths[0].name: this looks like a key"),
-    ("name: media", "name: dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsX", "egress.yml:2: paths[0].name: the text (not shown) is no name"),
+    ("name: media", "name: dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsX", "egress.yml:2: paths[0].name: this looks like a key"),
     ("backup.key\n", "backup.key\n        preshared_key: dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n", "egress.yml:18: paths[0].endpoints[1]: a secret"),
     ("dns: refuse", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=: refuse", "egress.yml:10: paths[0]: unknown key the text (not shown)"),
     ("dns: refuse", "dns: !!int dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=", "egress.yml:10"),
