@@ -44,6 +44,9 @@ impl World {
                 &format!("--storage.tsdb.path={}", data.display()),
                 &format!("--web.listen-address={}", Self::PROMETHEUS),
                 "--web.enable-lifecycle",
+                // As `prometheus.yml` tells its users: an alert that fired before Alertmanager was
+                // found is told again at once, not in a minute.
+                "--rules.alert.resend-delay=10s",
             ],
         );
         self.await_ready(&mut process, Self::PROMETHEUS);
