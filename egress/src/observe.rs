@@ -8,6 +8,7 @@ use crate::firewall::{self, Listing, Walls};
 use crate::health::{Evidence, Leak, Lock, Peer, Probe, Standing, Uplink, Verdict, classify};
 use crate::probe::tunnel::{self, TunnelProbeOutcome, TunnelProbeRequest};
 use crate::probe::uplink::{self, Device, UplinkVerdict};
+use crate::probe::{HandshakeOutcome, HandshakeRequest, ProbeError, handshake};
 use crate::state::{PathState, StateError, Store};
 
 /// What the kernel and the state file say, without a probe; cheap enough for every scrape.
@@ -123,6 +124,21 @@ fn probe(path: &PathConfig, before: Option<u64>) -> (Probe, Option<Duration>) {
         }
         Err(error) => (Probe::Unknown(format!("tunnel probe: {}", chain(error))), None),
     }
+}
+
+/// A handshake takes one round trip; an endpoint that needs two seconds is a bad one.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A real handshake with an endpoint of the path, beside the device.
+pub fn shake_hands(path: &PathConfig, endpoint: &Endpoint) -> Result<HandshakeOutcome, ProbeError> {
+    handshake(&HandshakeRequest {
+        address: endpoint.address,
+        private_key: &endpoint.private_key,
+        public_key: endpoint.public_key,
+        preshared_key: endpoint.preshared_key.as_ref(),
+        fwmark: path.fwmark,
+        timeout: HANDSHAKE_TIMEOUT,
+    })
 }
 
 impl Sight {

@@ -6,11 +6,8 @@ use std::time::{Duration, Instant};
 use egress::config::{Endpoint, PathConfig};
 use egress::health::Verdict;
 use egress::names::EndpointName;
-use egress::observe::chain;
-use egress::probe::{HandshakeOutcome, HandshakeRequest, handshake};
-
-/// A handshake takes one round trip; half of this is waited before it is tried a second time.
-const TIMEOUT: Duration = Duration::from_secs(2);
+use egress::observe::{chain, shake_hands};
+use egress::probe::HandshakeOutcome;
 
 #[derive(Debug, Default)]
 pub struct Standbys {
@@ -54,15 +51,7 @@ impl Standbys {
 }
 
 fn probe(path: &PathConfig, endpoint: &Endpoint) -> Option<HandshakeOutcome> {
-    let request = HandshakeRequest {
-        address: endpoint.address,
-        private_key: &endpoint.private_key,
-        public_key: endpoint.public_key,
-        preshared_key: endpoint.preshared_key.as_ref(),
-        fwmark: path.fwmark,
-        timeout: TIMEOUT,
-    };
-    match handshake(&request) {
+    match shake_hands(path, endpoint) {
         Ok(outcome) => Some(outcome),
         Err(error) => {
             let error = chain(error);

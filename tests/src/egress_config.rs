@@ -23,6 +23,19 @@ pub struct EgressConfig {
     pub top_lines: Vec<String>,
 }
 
+impl EgressConfig {
+    /// Quick cycles, so that a test waits for events and not for intervals.
+    pub fn quick() -> Self {
+        Self {
+            interval: "1s".into(),
+            probe_timeout: "500ms".into(),
+            settle: "1s".into(),
+            standby_interval: "1s".into(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for EgressConfig {
     fn default() -> Self {
         Self {

@@ -8,21 +8,10 @@ use lab::{Direction, EgressConfig, Endpoint, Exit, Keepalive, Ns, World, eventua
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Quick cycles, so that a test waits for events and not for intervals.
-fn quick() -> EgressConfig {
-    EgressConfig {
-        interval: "1s".into(),
-        probe_timeout: "500ms".into(),
-        settle: "1s".into(),
-        standby_interval: "2s".into(),
-        ..EgressConfig::default()
-    }
-}
-
 /// A locked path at its primary, tunnel up.
 fn locked(world: &mut World) {
     world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
-    world.write_config(&quick());
+    world.write_config(&EgressConfig::quick());
     let said = world.actuator_ok(&["converge"]);
     assert!(said.contains("changed: killswitch and watch loaded"), "{said}");
 }

@@ -11,18 +11,9 @@ use lab::{
 const SOON: Duration = Duration::from_secs(20);
 const ENGAGED: &str = "vpn_egress_actuator_hard_stop_engaged{path=\"media\"}";
 
-fn quick() -> EgressConfig {
-    EgressConfig {
-        interval: "1s".into(),
-        probe_timeout: "500ms".into(),
-        settle: "1s".into(),
-        ..EgressConfig::default()
-    }
-}
-
 fn locked(world: &mut World) {
     world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
-    world.write_config(&quick());
+    world.write_config(&EgressConfig::quick());
     assert!(world.positive_control() > 0);
     world.actuator_ok(&["converge"]);
 }
@@ -140,7 +131,10 @@ fn s7_what_is_ordinary_never_latches_the_stop() {
         assert_eq!(world.metric(EXPORTER, others), Some(9.0));
 
         // A config edit, a reload, a converge.
-        let edited = EgressConfig { path_lines: vec!["allow: [10.0.0.128/25]".into()], ..quick() };
+        let edited = EgressConfig {
+            path_lines: vec!["allow: [10.0.0.128/25]".into()],
+            ..EgressConfig::quick()
+        };
         world.write_config(&edited);
         harmless(world, "a config edit");
         assert_eq!(world.actuator(&["converge", "--check"]).exit, 2);
@@ -165,7 +159,7 @@ fn s7_what_is_ordinary_never_latches_the_stop() {
 fn s7_packets_that_waited_for_arp_when_the_lock_came_are_no_leak() {
     inside("s7_packets_that_waited_for_arp_when_the_lock_came_are_no_leak", |world| {
         world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
-        world.write_config(&quick());
+        world.write_config(&EgressConfig::quick());
         // A neighbour that does not answer yet: what is sent to it waits in its queue. Then the
         // lock comes, then the neighbour.
         let nobody = "10.0.0.77";
@@ -316,7 +310,7 @@ fn s6_an_edited_config_is_nobodys_before_a_converge() {
         let edited = EgressConfig {
             endpoints: vec![Endpoint::B, Endpoint::A],
             path_lines: vec!["ntp: [192.0.2.123]".into(), "allow: [192.0.2.0/24]".into()],
-            ..quick()
+            ..EgressConfig::quick()
         };
         world.write_config(&edited);
         let check = world.actuator(&["converge", "--check"]);

@@ -63,7 +63,7 @@ fn assert_no_secret_shown(world: &World) {
     }
     for name in ["exporter.log", "actuator.log"] {
         let log = std::fs::read_to_string(world.scratch().join(name)).expect("a log");
-        assert!(log.lines().count() > 2, "the log says something");
+        assert!(log.contains("listening"), "{name} is the log of a program that ran");
         shown.push((name.to_owned(), log));
     }
     let state = std::fs::read_to_string(world.state_file()).expect("state");

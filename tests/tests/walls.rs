@@ -8,20 +8,10 @@ use lab::{Class, EgressConfig, Endpoint, Exit, Keepalive, Leak, Ns, World, event
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn quick() -> EgressConfig {
-    EgressConfig {
-        interval: "1s".into(),
-        probe_timeout: "500ms".into(),
-        settle: "1s".into(),
-        standby_interval: "1s".into(),
-        ..EgressConfig::default()
-    }
-}
-
 /// A locked path. The positive control comes before the lock: every kind of leak is seen.
 fn locked(world: &mut World) {
     world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
-    world.write_config(&quick());
+    world.write_config(&EgressConfig::quick());
     let seen = world.positive_control();
     assert!(seen >= 3 * Leak::ALL.len() as u64, "{seen}");
     world.actuator_ok(&["converge"]);
@@ -70,7 +60,7 @@ fn s1_nothing_leaves_outside_the_tunnel_whatever_fails() {
         // The config changes with each, so that each replaces the rules, with traffic all the time.
         for round in 0..20 {
             let allow = format!("allow: [10.0.0.{}/32]", 100 + round);
-            world.write_config(&EgressConfig { path_lines: vec![allow], ..quick() });
+            world.write_config(&EgressConfig { path_lines: vec![allow], ..EgressConfig::quick() });
             let said = world.actuator_ok(&["converge"]);
             assert!(said.contains("the config has changed"), "{said}");
             world.send_outside(Leak::Udp4, 5);

@@ -14,14 +14,13 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use egress::config::{Config, ConfigError, Endpoint, PathConfig};
 use egress::device::{self, DeviceError};
 use egress::firewall::{NftError, Rules, StopKind, Walls, set_stop};
 use egress::names::{EndpointName, PathName};
-use egress::observe::chain;
-use egress::probe::{HandshakeOutcome, HandshakeRequest, handshake};
+use egress::observe::{chain, shake_hands};
+use egress::probe::HandshakeOutcome;
 use egress::state::{Latch, PathState, StateError, Store, Timestamp};
 
 pub use alert::{Outcome, Verdicts};
@@ -30,9 +29,6 @@ pub use evidence::Latest;
 pub use status::PathStatus;
 
 use crate::metrics::Metrics;
-
-/// A handshake takes one round trip; a candidate that needs two seconds is a bad one.
-const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -193,15 +189,7 @@ impl Engine {
 
 /// Whether `endpoint` completes a handshake now.
 fn answers(path: &PathConfig, endpoint: &Endpoint) -> bool {
-    let request = HandshakeRequest {
-        address: endpoint.address,
-        private_key: &endpoint.private_key,
-        public_key: endpoint.public_key,
-        preshared_key: endpoint.preshared_key.as_ref(),
-        fwmark: path.fwmark,
-        timeout: CANDIDATE_TIMEOUT,
-    };
-    match handshake(&request) {
+    match shake_hands(path, endpoint) {
         Ok(HandshakeOutcome::Completed { .. }) => true,
         Ok(outcome) => {
             tracing::info!(path = %path.name, endpoint = %endpoint.name, ?outcome, "no handshake");

@@ -4,9 +4,10 @@
 mod summary;
 mod worker;
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use lab::programs::{ACTUATOR, tunnel_down};
 use lab::{
     Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Leak, Ns, World, eventually,
@@ -16,16 +17,29 @@ use nix::sys::signal::Signal;
 use summary::Summary;
 
 #[derive(Parser)]
-#[command(about = "Measures failover, hard stop and switch")]
+#[command(about = "Measures switch, hard stop and failover")]
 struct Arguments {
     /// Rounds of each measurement.
     #[arg(long, default_value_t = 10)]
     rounds: u32,
-    /// Only this part: switch, leak or failover.
+    /// Only this part.
     #[arg(long)]
-    only: Option<String>,
+    only: Option<Part>,
+    /// Inside a world of its own: measure this, once entered.
+    #[arg(long, hide = true)]
+    inside: Option<Part>,
+    /// Which round it is, where each has a world of its own.
+    #[arg(long, hide = true, default_value_t = 0)]
+    round: u32,
     #[command(subcommand)]
     worker: Option<worker::Worker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Switch,
+    Leak,
+    Failover,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,19 +49,41 @@ fn main() {
     if let Some(worker) = &arguments.worker {
         return worker.run();
     }
-    lab::enter_for_bin();
-    let part = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
-    let mut outside = 0;
-    if part("switch") {
-        outside += switches(arguments.rounds.max(20));
+    if let Some(part) = arguments.inside {
+        lab::enter_for_bin();
+        return match part {
+            Part::Switch => switches(arguments.rounds.max(20)),
+            Part::Leak => leak(arguments.round),
+            Part::Failover => failovers(arguments.rounds),
+        };
     }
-    if part("leak") {
-        outside += leaks(arguments.rounds);
+    let chosen = |part| arguments.only.is_none_or(|only| only == part);
+    for part in [Part::Switch, Part::Failover] {
+        if chosen(part) {
+            print!("{}", in_a_world(part, arguments.rounds, 0));
+        }
     }
-    if part("failover") {
-        outside += failovers(arguments.rounds);
+    if chosen(Part::Leak) {
+        leaks(arguments.rounds);
     }
-    println!("packets outside the tunnel over all rounds: {outside}");
+}
+
+/// A process enters one world, so each measurement is a process; what it printed.
+fn in_a_world(part: Part, rounds: u32, round: u32) -> String {
+    let program = std::env::current_exe().expect("the path of this program");
+    let part = format!("{part:?}").to_lowercase();
+    let output = Command::new(program)
+        .args(["--inside", &part, "--rounds", &rounds.to_string(), "--round", &round.to_string()])
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("this program runs");
+    assert!(output.status.success(), "{part}: {}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Packets that the router saw outside the tunnel, over all rounds of a world.
+fn say_outside(world: &World) {
+    println!("packets outside the tunnel:        {}", world.observed_outside());
 }
 
 fn locked(config: &EgressConfig) -> World {
@@ -55,7 +91,7 @@ fn locked(config: &EgressConfig) -> World {
     world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
     world.write_config(config);
     let seen = world.positive_control();
-    println!("positive control: the router saw {seen} packets before the lock");
+    assert!(seen > 0, "the router sees a leak before the lock");
     world.actuator_ok(&["converge"]);
     world
 }
@@ -67,14 +103,8 @@ fn await_down(world: &World) {
 }
 
 /// Webhook received to handshake on the new endpoint, against a bare `wg set` and its handshake.
-fn switches(rounds: u32) -> u64 {
-    let quick = EgressConfig {
-        interval: "1s".into(),
-        probe_timeout: "500ms".into(),
-        settle: "1s".into(),
-        ..EgressConfig::default()
-    };
-    let mut world = locked(&quick);
+fn switches(rounds: u32) {
+    let mut world = locked(&EgressConfig::quick());
     let mut actuator = world.start_actuator();
     let workload = world.start_workload();
     let (mut webhook, mut bare) = (Summary::new("ms"), Summary::new("ms"));
@@ -100,27 +130,38 @@ fn switches(rounds: u32) -> u64 {
     println!("bare `wg set` to handshake:        {bare}");
     println!("webhook received to handshake:     {webhook}");
     println!("ratio of medians:                  {:.2}", webhook.median() / bare.median());
-    world.observed_outside()
+    say_outside(&world);
 }
 
-/// First leaked packet to hard stop engaged, by the alert path as shipped.
-fn leaks(rounds: u32) -> u64 {
-    let (mut first, mut again) = (Summary::new("s"), Summary::new("s"));
-    let mut outside = 0;
+/// First leaked packet to hard stop engaged, by the alert path as shipped. A world for each round,
+/// where no alert of an earlier leak still fires.
+fn leaks(rounds: u32) {
+    let (mut first, mut again, mut outside) = (Summary::new("s"), Summary::new("s"), 0.0);
     for round in 0..rounds {
-        // A world of its own for each, where no alert of an earlier leak still fires.
-        let world = locked(&EgressConfig::default());
-        let _parts = world.start_loop(Instances::One);
-        // A different phase of scrape and evaluation each time.
-        std::thread::sleep(Duration::from_millis(5000 + u64::from(round) * 370));
-        first.add(leak_to_stop(&world));
-        world.actuator_ok(&["release", "--reason", "measured"]);
-        again.add(leak_to_stop(&world));
-        outside += world.observed_outside();
+        let said = in_a_world(Part::Leak, rounds, round);
+        let numbers: Vec<f64> =
+            said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [one, two, packets] = numbers[..] else {
+            panic!("the round said {said:?}");
+        };
+        first.add(one);
+        again.add(two);
+        outside += packets;
     }
     println!("leak to hard stop engaged:         {first}");
     println!("the same, right after a release:   {again}");
-    outside
+    println!("packets outside the tunnel:        {outside}");
+}
+
+fn leak(round: u32) {
+    let world = locked(&EgressConfig::default());
+    let _parts = world.start_loop(Instances::One);
+    // A different phase of scrape and evaluation each time.
+    std::thread::sleep(Duration::from_millis(5000 + u64::from(round) * 370));
+    let first = leak_to_stop(&world);
+    world.actuator_ok(&["release", "--reason", "measured"]);
+    let again = leak_to_stop(&world);
+    println!("{first} {again} {}", world.observed_outside());
 }
 
 fn leak_to_stop(world: &World) -> f64 {
@@ -134,7 +175,7 @@ fn leak_to_stop(world: &World) -> f64 {
 }
 
 /// Fault to traffic flowing again, at the intervals as shipped.
-fn failovers(rounds: u32) -> u64 {
+fn failovers(rounds: u32) {
     let mut world = locked(&EgressConfig::default());
     let _parts = world.start_loop(Instances::One);
     let workload = world.start_workload();
@@ -153,7 +194,7 @@ fn failovers(rounds: u32) -> u64 {
         });
     }
     println!("fault to traffic flowing again:    {times}");
-    world.observed_outside()
+    say_outside(&world);
 }
 
 trait Figures {
