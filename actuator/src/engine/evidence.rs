@@ -60,8 +60,7 @@ pub struct Probed {
 }
 
 impl Probed {
-    fn new(before: Option<Self>, alive: bool) -> Self {
-        let at = Uptime::now();
+    fn new(before: Option<Self>, alive: bool, at: Uptime) -> Self {
         let silent = |before: Self| before.returned || before.alive_since.is_none();
         Self {
             at,
@@ -72,8 +71,8 @@ impl Probed {
 
     /// Where everything was dead and comes back, the tunnel comes back too, a handshake's retry
     /// later than a probe: it is given that time, or the end of an outage would cost a switch (S5).
-    fn counts(&self) -> bool {
-        self.alive_since.is_some_and(|since| !self.returned || since.elapsed() >= RETURN)
+    fn counts(&self, now: Uptime) -> bool {
+        self.alive_since.is_some_and(|since| !self.returned || now.since(since) >= RETURN)
     }
 }
 
@@ -126,7 +125,7 @@ impl Latest {
     /// Asks a candidate, and remembers.
     fn probe(&self, path: &PathConfig, candidate: &Endpoint) -> Probed {
         let alive = answers(path, candidate);
-        let probed = Probed::new(self.known(path, candidate), alive);
+        let probed = Probed::new(self.known(path, candidate), alive, Uptime::now());
         let key = (path.name.clone(), candidate.name.clone());
         locked(&self.candidates).insert(key, probed);
         probed
@@ -227,11 +226,38 @@ impl Seen for Fresh<'_> {
         let known = self.latest.known(self.path, candidate);
         let recent = known.filter(|probed| probed.at.elapsed() <= self.window());
         let probed = recent.unwrap_or_else(|| self.latest.probe(self.path, candidate));
-        let alive = probed.counts();
+        let alive = probed.counts(Uptime::now());
         if alive {
             thread::sleep(AFTER_PROBE.saturating_sub(probed.at.elapsed()));
         }
         self.note(format!("{name} {}", if alive { "answers" } else { "does not answer" }));
         if alive { Candidate::Alive } else { Candidate::Dead }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a candidate with these answers, two seconds apart, counts after the last of them.
+    fn counts(answers: &[bool]) -> bool {
+        let mut at = Uptime::now();
+        let mut probed = None;
+        for alive in answers {
+            at = at + Duration::from_secs(2);
+            probed = Some(Probed::new(probed, *alive, at));
+        }
+        probed.is_some_and(|probed| probed.counts(at))
+    }
+
+    #[test]
+    fn s5_a_candidate_that_returns_with_everything_else_is_given_time() {
+        assert!(counts(&[true]), "never silent: an ordinary failover does not wait");
+        assert!(counts(&[true, true]));
+        assert!(!counts(&[false]));
+        assert!(!counts(&[false, true]), "just back: the tunnel may be back too");
+        assert!(!counts(&[false, true, true, true]));
+        assert!(counts(&[false, true, true, true, true]), "six seconds later it is the only one");
+        assert!(!counts(&[false, true, true, true, false, true]), "a miss begins anew");
     }
 }
