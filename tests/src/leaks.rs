@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::addresses::{Ns, UPLINK};
@@ -11,7 +12,7 @@ use crate::observer::Class;
 use crate::world::World;
 
 /// A way out that a locked host must not have; each packet is bound to the uplink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Leak {
     Udp4,
     Udp6,
@@ -62,25 +63,8 @@ impl Leak {
         [Self::Udp4, Self::Udp6, Self::Tcp4, Self::Tcp6, Self::Endpoint];
 
     /// As `lab leak --kind` takes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Udp4 => "udp4",
-            Self::Udp6 => "udp6",
-            Self::Tcp4 => "tcp4",
-            Self::Tcp6 => "tcp6",
-            Self::Icmp4 => "icmp4",
-            Self::Icmp6 => "icmp6",
-            Self::Packet => "packet",
-            Self::Vlan => "vlan",
-            Self::Qinq => "qinq",
-            Self::Endpoint => "endpoint",
-            Self::Arp => "arp",
-            Self::Lldp => "lldp",
-            Self::Eapol => "eapol",
-            Self::Igmp => "igmp",
-            Self::Mld => "mld",
-            Self::Mdns => "mdns",
-        }
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
     /// The class the observer must count it in, besides [`Class::Outside`].
@@ -133,7 +117,7 @@ impl World {
                 &lab.to_string_lossy(),
                 "leak",
                 "--kind",
-                kind.name(),
+                &kind.name(),
                 "--count",
                 &count.to_string(),
                 "--device",

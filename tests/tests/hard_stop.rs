@@ -124,7 +124,7 @@ fn s7_what_is_ordinary_never_latches_the_stop() {
         // Frames that every host sends, at the watch itself, past the first wall.
         for kind in Leak::ORDINARY {
             world.send_outside(kind, 3);
-            harmless(world, kind.name());
+            harmless(world, &kind.name());
         }
         let others = "vpn_egress_other_frames_total{path=\"media\"}";
         // IGMP, MLD and mDNS were stopped there, three each, and told apart from a leak.

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
-use clap::ValueEnum;
+use lab::Leak;
 use lab::addresses::{ECHO, ECHO_V6, EGRESS, Endpoint, WORLD, WORLD_V6};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
@@ -22,7 +22,7 @@ const ICMPV6_ECHO_REQUEST: u8 = 128;
 #[derive(clap::Args)]
 pub struct Arguments {
     #[arg(long)]
-    kind: Kind,
+    kind: Leak,
     #[arg(long, default_value_t = 1)]
     count: u16,
     #[arg(long, default_value = "eth0")]
@@ -33,26 +33,6 @@ pub struct Arguments {
     /// A mark to put on the packets (needs `CAP_NET_ADMIN` or `CAP_NET_RAW`).
     #[arg(long)]
     mark: Option<u32>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    Udp4,
-    Udp6,
-    Tcp4,
-    Tcp6,
-    Icmp4,
-    Icmp6,
-    Packet,
-    Vlan,
-    Qinq,
-    Endpoint,
-    Arp,
-    Lldp,
-    Eapol,
-    Igmp,
-    Mld,
-    Mdns,
 }
 
 pub fn run(arguments: &Arguments) {
@@ -76,28 +56,28 @@ pub fn run(arguments: &Arguments) {
 fn attempt(arguments: &Arguments, sequence: u16) -> io::Result<()> {
     let target = |default| arguments.target.unwrap_or(default);
     match arguments.kind {
-        Kind::Udp4 => udp(arguments, target(ECHO)),
-        Kind::Udp6 => udp(arguments, target(ECHO_V6)),
-        Kind::Endpoint => udp(arguments, target(Endpoint::A.socket())),
-        Kind::Tcp4 => tcp(arguments, target(ECHO)),
-        Kind::Tcp6 => tcp(arguments, target(ECHO_V6)),
-        Kind::Icmp4 => {
+        Leak::Udp4 => udp(arguments, target(ECHO)),
+        Leak::Udp6 => udp(arguments, target(ECHO_V6)),
+        Leak::Endpoint => udp(arguments, target(Endpoint::A.socket())),
+        Leak::Tcp4 => tcp(arguments, target(ECHO)),
+        Leak::Tcp6 => tcp(arguments, target(ECHO_V6)),
+        Leak::Icmp4 => {
             let message = frames::echo_request(ICMP_ECHO_REQUEST, sequence);
             icmp(arguments, Protocol::ICMPV4, WORLD.into(), &message)
         }
-        Kind::Icmp6 => {
+        Leak::Icmp6 => {
             let message = frames::echo_request(ICMPV6_ECHO_REQUEST, sequence);
             icmp(arguments, Protocol::ICMPV6, WORLD_V6.into(), &message)
         }
-        Kind::Packet
-        | Kind::Vlan
-        | Kind::Qinq
-        | Kind::Arp
-        | Kind::Lldp
-        | Kind::Eapol
-        | Kind::Igmp
-        | Kind::Mld
-        | Kind::Mdns => frame(arguments),
+        Leak::Packet
+        | Leak::Vlan
+        | Leak::Qinq
+        | Leak::Arp
+        | Leak::Lldp
+        | Leak::Eapol
+        | Leak::Igmp
+        | Leak::Mld
+        | Leak::Mdns => frame(arguments),
     }
 }
 
@@ -132,14 +112,14 @@ fn frame(arguments: &Arguments) -> io::Result<()> {
     let source = device.addr().unwrap_or_default();
     let packet = || frames::udp4(EGRESS, WORLD, ECHO.port(), b"leak");
     let frame = match arguments.kind {
-        Kind::Arp => frames::arp_request(source),
-        Kind::Vlan => frames::vlan(source, &packet()),
-        Kind::Qinq => frames::qinq(source, &packet()),
-        Kind::Lldp => ordinary::lldp(source),
-        Kind::Eapol => ordinary::eapol(source),
-        Kind::Igmp => ordinary::igmp(source),
-        Kind::Mld => ordinary::mld(source),
-        Kind::Mdns => ordinary::mdns(source),
+        Leak::Arp => frames::arp_request(source),
+        Leak::Vlan => frames::vlan(source, &packet()),
+        Leak::Qinq => frames::qinq(source, &packet()),
+        Leak::Lldp => ordinary::lldp(source),
+        Leak::Eapol => ordinary::eapol(source),
+        Leak::Igmp => ordinary::igmp(source),
+        Leak::Mld => ordinary::mld(source),
+        Leak::Mdns => ordinary::mdns(source),
         _ => frames::ethernet(source, &packet()),
     };
     let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
