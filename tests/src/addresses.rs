@@ -47,9 +47,12 @@ pub enum Ns {
     VpnB,
     /// The internet: answers, and says from where it was asked.
     World,
+    /// Behind a bridge of the host under test; there once a test has added it.
+    Container,
 }
 
 impl Ns {
+    /// Those that every world has.
     pub const ALL: [Self; 5] = [Self::Egress, Self::Router, Self::VpnA, Self::VpnB, Self::World];
 
     pub const fn name(self) -> &'static str {
@@ -59,6 +62,7 @@ impl Ns {
             Self::VpnA => "vpn-a",
             Self::VpnB => "vpn-b",
             Self::World => "world",
+            Self::Container => "container",
         }
     }
 }

@@ -25,6 +25,7 @@
 
 pub mod addresses;
 pub mod clock;
+pub mod container;
 mod egress_config;
 mod enter;
 mod eventually;

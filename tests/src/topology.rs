@@ -113,13 +113,20 @@ fn create(links: &[Link]) {
             Ns::Router
         );
     }
+    ip_outside(&commands);
+}
+
+/// Runs `ip` commands that make or remove namespaces. `ip netns exec` gives each process mounts of
+/// its own, so from within a namespace nobody else would see them.
+#[track_caller]
+pub fn ip_outside(commands: &str) {
     let mut ip = Command::new("ip");
     ip.args(["-batch", "-"]);
     let output = exec::run(ip, commands.as_bytes(), COMMAND_LIMIT)
         .unwrap_or_else(|error| panic!("cannot run ip: {error}"));
     assert!(
         output.status.success(),
-        "creating the namespaces: {}\n{commands}",
+        "changing the namespaces: {}\n{commands}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

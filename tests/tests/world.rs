@@ -157,3 +157,22 @@ fn the_config_names_files_that_exist_and_only_root_reads() {
         }
     });
 }
+
+#[test]
+fn a_container_is_forwarded_as_the_host_is_routed() {
+    lab::inside("a_container_is_forwarded_as_the_host_is_routed", |world: &mut World| {
+        world.add_container();
+        let by_v4 = || world.ping(Ns::Container, &WORLD.to_string());
+        eventually(SOON, "the container reaches the world", by_v4);
+        eventually(SOON, "by IPv6", || world.ping(Ns::Container, &WORLD_V6.to_string()));
+        assert_eq!(world.observed_outside(), 0, "by the tunnel: {:?}", world.observations());
+        world.route_outside(WORLD_HOLE);
+        assert!(world.ping(Ns::Container, &WORLD_HOLE.to_string()));
+        assert_eq!(world.observed(Class::Icmp4), 1);
+
+        world.stop_container();
+        assert!(!world.ping(Ns::Container, &WORLD.to_string()), "it has ended");
+        world.start_container();
+        eventually(SOON, "the container is back", by_v4);
+    });
+}
