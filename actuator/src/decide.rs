@@ -1,4 +1,5 @@
-//! The decision: what is asked, how the path stands, what is seen -> what is done.
+//! The decision: how the path stands, what is asked, what is seen -> what is done, how the path
+//! stands then, and what becomes of the alert.
 //!
 //! Pure, and the only place where a breach is turned into an action. The promises it keeps:
 //! a leak never causes a switch (S3); forward only (S5); tighten only (S6); unknown is not
@@ -73,6 +74,7 @@ pub trait Seen {
     fn candidate(&mut self, endpoint: usize) -> Candidate;
 }
 
+/// What is done. It is the alert's outcome too, where it can be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Nothing(Idle),
@@ -150,6 +152,18 @@ pub fn decide(ask: Ask, standing: Standing, seen: &mut impl Seen) -> Action {
     match later.find(|&candidate| seen.candidate(candidate) == Candidate::Alive) {
         Some(to) => Switch { to },
         None => Nothing(Idle::NoReachableStandby),
+    }
+}
+
+#[cfg(test)]
+impl Standing {
+    /// How the path stands once this is done: what the engine's state has to say by then.
+    pub fn after(self, action: Action) -> Self {
+        match action {
+            Action::Switch { to } => Self { active: Some(to), ..self },
+            Action::HardStop => Self { hold: Hold::Stopped, ..self },
+            Action::Nothing(_) | Action::Repair => self,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod key;
 pub mod names;
 pub mod neighbours;
 pub mod observe;
+pub mod pause;
 pub mod probe;
 pub mod run;
 pub mod state;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall::Rules;
 use crate::names::{EndpointName, PathName};
+use crate::pause::PauseClock;
 use crate::probe::uplink::Device;
 
 pub const DEFAULT_DIRECTORY: &str = "/var/lib/vpn-egress";
@@ -101,9 +102,11 @@ pub struct PathState {
     pub latch: Option<Latch>,
     /// `Some`: a person took the lock off.
     pub unlocked: Option<Act>,
-    /// No automatic failover until then.
+    /// No automatic failover until then, by the wall clock; ask `pause_left`.
     #[serde(default)]
     pub paused_until: Option<Timestamp>,
+    #[serde(default)]
+    pub pause_clock: Option<PauseClock>,
     pub last_release: Option<Act>,
     pub last_converge: Option<Timestamp>,
     pub intended: Option<Intended>,
@@ -121,6 +124,7 @@ impl PathState {
             latch: None,
             unlocked: None,
             paused_until: None,
+            pause_clock: None,
             last_release: None,
             last_converge: None,
             intended: None,

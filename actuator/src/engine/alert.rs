@@ -3,14 +3,16 @@
 use std::fmt;
 use std::time::Instant;
 
+use egress::clock::Moment;
 use egress::config::PathConfig;
+use egress::firewall::Rules;
 use egress::observe::chain;
-use egress::state::{PathState, Timestamp};
 
 use super::evidence::Fresh;
 use super::load::kind_of_unknown;
+use super::transition::standing;
 use super::{Engine, name_at};
-use crate::decide::{Action, Ask, Hold, Idle, Standing, decide};
+use crate::decide::{Action, Ask, Idle, decide};
 
 /// What became of an alert; the word is the `outcome` label and the webhook's reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +111,7 @@ impl Engine {
                 return cut.map_or_else(|e| Outcome::Failed(chain(e)), |()| Outcome::HardStopped);
             }
         };
-        let standing = standing(path, &state);
+        let standing = standing(path, &Rules::of(path), &state, &Moment::now());
         let latest = &*self.latest;
         let mut seen = Fresh { path, store: &self.store, state: &state, latest, notes: Vec::new() };
         let action = decide(ask, standing, &mut seen);
@@ -162,17 +164,4 @@ impl Engine {
             self.exhausted.insert(path_name, exhausted);
         }
     }
-}
-
-fn standing(path: &PathConfig, state: &PathState) -> Standing {
-    let drifted = Engine::drifted(path, state);
-    let paused = state.paused_until.is_some_and(|until| until > Timestamp::now());
-    let hold = match state {
-        PathState { latch: Some(_), .. } => Hold::Stopped,
-        PathState { unlocked: Some(_), .. } => Hold::Unlocked,
-        _ if drifted => Hold::Drifted,
-        _ if paused => Hold::Paused,
-        _ => Hold::None,
-    };
-    Standing { endpoints: path.endpoints.len(), active: path.position(&state.active), hold }
 }

@@ -6,10 +6,13 @@
 mod alert;
 mod converge;
 mod evidence;
+#[cfg(test)]
+mod histories;
 mod keep;
 mod load;
 mod person;
 mod status;
+mod transition;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -127,8 +130,7 @@ impl Engine {
         };
         tracing::error!(path = %path.name, reason, evidence, cut = cut.is_ok(), "hard stop");
         let written = self.store.read(&path.name).and_then(|mut state| {
-            // Engaging twice is harmless: the first reason stays.
-            state.latch.get_or_insert(latch);
+            transition::stopped(&mut state, latch);
             self.store.write(&path.name, &state)
         });
         cut?;
@@ -175,8 +177,7 @@ impl Engine {
         to: &Endpoint,
     ) -> Result<(), EngineError> {
         let before = state.clone();
-        state.active = to.name.clone();
-        state.changed = Timestamp::now();
+        transition::switched(state, &to.name, Timestamp::now());
         self.store.write(&path.name, state)?;
         if let Err(error) = device::switch(&path.interface, path.fwmark, to) {
             *state = before;

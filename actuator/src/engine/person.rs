@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use egress::clock::Moment;
 use egress::config::PathConfig;
 use egress::firewall;
 use egress::observe::{self, chain};
 use egress::state::{Act, PathState, StateError, Timestamp};
 
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, transition};
 use crate::control::Reply;
 
 type Step = Result<Option<String>, EngineError>;
@@ -27,8 +28,7 @@ impl Engine {
     pub fn pause(&mut self, time: Duration) -> Reply {
         self.each_path("nothing to pause", |engine, path| {
             let mut state = engine.store.read(&path.name)?;
-            let until = Timestamp(Timestamp::now().0 + time.as_secs());
-            state.paused_until = Some(until);
+            state.pause(time, &Moment::now());
             engine.store.write(&path.name, &state)?;
             tracing::warn!(path = %path.name, seconds = time.as_secs(), "failover paused");
             Ok(Some(format!("no automatic failover for {} s; a leak still stops", time.as_secs())))
@@ -71,13 +71,10 @@ impl Engine {
         if state.unlocked.is_none() {
             self.load(path, self.rules(path), &mut state)?;
         }
-        if let Some(count) = firewall::leaked(&path.name)? {
-            state.leak_baseline = count.packets;
-        }
+        let leaked = firewall::leaked(&path.name)?.map(|count| count.packets);
         self.leaking.remove(&path.name);
-        let was = state.latch.take();
-        state.last_release = Some(Act { reason: reason.to_owned(), at: Timestamp::now() });
-        state.changed = Timestamp::now();
+        let act = Act { reason: reason.to_owned(), at: Timestamp::now() };
+        let was = transition::released(&mut state, leaked, act);
         self.store.write(&path.name, &state)?;
         self.lift_in_kernel(path)?;
         let was = was.map_or_else(String::new, |latch| format!(" (was: {})", latch.reason));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use egress::clock::Moment;
 use egress::config::PathConfig;
 use egress::health::{Leak, Standing};
 use egress::observe::{self, chain, handshake_age};
@@ -99,10 +100,10 @@ impl Engine {
             leaked_packets: count.map(|count| count.packets),
             leak_baseline: state.map(|state| state.leak_baseline),
             stop,
+            // By the clock of now, whatever it was when the pause began.
             paused_until: state
-                .and_then(|state| state.paused_until)
-                .filter(|until| *until > Timestamp::now())
-                .map(|until| until.0),
+                .and_then(|state| state.pause_left(&Moment::now()))
+                .map(|left| Timestamp::now().0 + left.as_secs()),
             exhausted: self.exhausted.get(path.name.as_str()).copied().unwrap_or(false),
             last_converge: state.and_then(|state| state.last_converge).map(|at| at.0),
             problems: problems(&sight, path),

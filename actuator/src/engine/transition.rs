@@ -1,0 +1,44 @@
+//! What an act makes of a path's state, and how the path stands by it. No kernel, no file: the engine
+//! writes what comes out, and the property tests run the same lines over random histories.
+
+use egress::clock::Moment;
+use egress::config::PathConfig;
+use egress::firewall::Rules;
+use egress::names::EndpointName;
+use egress::state::{Act, Latch, PathState, Timestamp};
+
+use crate::decide::{Hold, Standing};
+
+/// How the path stands. `rules` are those of the config in hand.
+pub fn standing(path: &PathConfig, rules: &Rules, state: &PathState, now: &Moment) -> Standing {
+    let drifted = state.intended.as_ref().is_some_and(|intended| intended.rules != *rules);
+    let hold = match state {
+        PathState { latch: Some(_), .. } => Hold::Stopped,
+        PathState { unlocked: Some(_), .. } => Hold::Unlocked,
+        _ if drifted => Hold::Drifted,
+        _ if state.pause_left(now).is_some() => Hold::Paused,
+        _ => Hold::None,
+    };
+    Standing { endpoints: path.endpoints.len(), active: path.position(&state.active), hold }
+}
+
+/// The path's endpoint is another one.
+pub fn switched(state: &mut PathState, to: &EndpointName, at: Timestamp) {
+    state.active = to.clone();
+    state.changed = at;
+}
+
+/// The path is cut. Engaging twice is harmless: the first reason stays.
+pub fn stopped(state: &mut PathState, latch: Latch) {
+    state.latch.get_or_insert(latch);
+}
+
+/// The stop is lifted, and with it is dealt what was leaked up to now; what it was for.
+pub fn released(state: &mut PathState, leaked: Option<u64>, act: Act) -> Option<Latch> {
+    if let Some(leaked) = leaked {
+        state.leak_baseline = leaked;
+    }
+    state.changed = act.at;
+    state.last_release = Some(act);
+    state.latch.take()
+}
