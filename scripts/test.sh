@@ -39,7 +39,7 @@ checks() {
 export CARGO_TERM_COLOR=never
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets -- -D warnings
-step "tests of the crates" cargo test --no-fail-fast -p egress -p web -p exporter -p actuator
+step "tests of the crates" cargo test --no-fail-fast -p egress -p ids -p web -p exporter -p actuator
 step "checks of the rules" alerting-rules/check.sh
 if [[ -x grafana/check.sh ]]; then step "checks of the dashboards" grafana/check.sh; fi
 step "build" cargo build --workspace --bins

@@ -3,6 +3,7 @@
 mod control;
 mod decide;
 mod engine;
+mod ids;
 mod lock;
 mod metrics;
 mod serve;
@@ -114,6 +115,9 @@ enum Act {
     },
     /// Check the config, and the health of every path once.
     Validate,
+    /// Exempt this host from an IDS/IPS that would match its ciphertext by chance.
+    #[command(subcommand)]
+    Ids(ids::Ids),
 }
 
 fn reason(text: &str) -> Result<String, String> {
@@ -155,8 +159,10 @@ fn main() -> ExitCode {
         Act::Converge { check, force } => {
             let ssh_peer = std::env::var("SSH_CONNECTION").ok();
             let ssh_peer = ssh_peer.and_then(|peer| peer.split(' ').next()?.parse().ok());
-            request(&flags, &Command::Converge { check: *check, force: *force, ssh_peer })
+            let command = Command::Converge { check: *check, force: *force, ssh_peer };
+            ids::converge(request(&flags, &command), *check, &flags.config)
         }
+        Act::Ids(command) => ids::run(command, &flags.config),
         Act::Status { json } => request(&flags, &Command::Status { json: *json }),
         Act::Release { reason } => request(&flags, &Command::Release { reason: reason.clone() }),
         Act::Unlock { reason } => request(&flags, &Command::Unlock { reason: reason.clone() }),

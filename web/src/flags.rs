@@ -39,7 +39,7 @@ impl LogFlags {
     /// Logs go to standard error: standard output belongs to what was asked for.
     pub fn init(&self) {
         // Only our own crates: a library's log at trace level may hold more than it should (S10).
-        let filter = ["egress", "web", "exporter", "actuator"]
+        let filter = ["egress", "ids", "web", "exporter", "actuator"]
             .map(|own| format!("{own}={}", self.level))
             .join(",");
         let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));

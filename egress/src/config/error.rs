@@ -164,7 +164,15 @@ pub enum Problem {
     #[error("the workload `{0}` is not supported by this version, only `host` is; write `host`")]
     WorkloadUnsupported(&'static str),
 
+    #[error(
+        "is no SHA-256 fingerprint of a certificate; write 64 hexadecimal digits, with or without \
+         colons, as `openssl x509 -noout -fingerprint -sha256` prints them"
+    )]
+    Fingerprint,
+
     // What does not fit together.
+    #[error("`{0}` cannot stand beside `{1}`; remove one of them")]
+    Exclude(&'static str, &'static str),
     #[error("`{name}` is used twice; names must differ{}", earlier(.first.as_ref()))]
     NameTwice { name: String, first: Option<usize> },
     #[error(

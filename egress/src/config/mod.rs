@@ -6,6 +6,7 @@
 mod check;
 mod cursor;
 mod error;
+pub mod ids;
 mod keyfile;
 mod nearest;
 mod read;
@@ -35,6 +36,7 @@ pub const DEFAULT_FILE: &str = "/etc/vpn-egress/egress.yml";
 #[derive(Debug, Clone)]
 pub struct Config {
     pub paths: Vec<PathConfig>,
+    pub ids: ids::Ids,
 }
 
 /// One locked egress: one tunnel interface, its uplinks, its endpoints, its workload.
@@ -140,6 +142,11 @@ impl Config {
     /// Reads and checks the file and every key file it names. Changes nothing.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         read::config(&yaml::Source::read(file)?)
+    }
+
+    /// Whether some path lets this host reach `address` outside the tunnel.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.paths.iter().flat_map(|path| &path.allow).any(|net| net.contains(&address))
     }
 
     pub fn path(&self, name: &str) -> Option<&PathConfig> {

@@ -12,7 +12,7 @@ use super::error::{ConfigError, Place, Problem};
 use super::shown::Shown;
 use super::yaml::{Node, Source};
 use super::{
-    Config, DnsPolicy, Endpoint, Health, PathConfig, TunnelProbe, Uplinks, Workload, keyfile,
+    Config, DnsPolicy, Endpoint, Health, PathConfig, TunnelProbe, Uplinks, Workload, ids, keyfile,
     value, wg_quick,
 };
 use crate::key::PublicKey;
@@ -59,11 +59,12 @@ pub(super) fn config(source: &Source) -> Result<Config, ConfigError> {
     if matches!(tree, Node::Null) {
         return Err(Place::file(&source.file).with(Problem::Empty));
     }
-    let root = Cursor::root(source, &tree).fields(&["paths"])?;
+    let root = Cursor::root(source, &tree).fields(&["paths", "ids"])?;
     let cursors = some(&root.need("paths")?, "describe at least one path")?;
     let paths = cursors.iter().map(path).collect::<Result<Vec<_>, _>>()?;
     check::paths(&cursors, &paths)?;
-    Ok(Config { paths })
+    let ids = root.read("ids", ids::Ids::default(), ids::ids)?;
+    Ok(Config { paths, ids })
 }
 
 /// The items of a list that must have some.

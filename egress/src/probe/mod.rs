@@ -7,6 +7,7 @@
 
 pub mod handshake;
 mod noise;
+mod source;
 pub mod tunnel;
 pub mod uplink;
 
@@ -19,6 +20,7 @@ use nix::errno::Errno;
 use socket2::Socket;
 
 pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
+pub use source::source_address;
 pub use tunnel::{TunnelProbeOutcome, TunnelProbeRequest, echo};
 pub use uplink::{Device, UplinkVerdict, default_route_devices, device, uplink};
 

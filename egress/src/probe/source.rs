@@ -1,0 +1,36 @@
+//! By which address of its own does this host send on an uplink?
+//!
+//! Asked of the kernel's routing by a socket that is connected and never written to: nothing is
+//! sent.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The source address that `device` would give to a packet for `to`. Bound to the device, so that
+/// the answer is the uplink's also where all other routes lead into the tunnel.
+pub fn source_address(device: &str, to: SocketAddr) -> io::Result<IpAddr> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    socket.bind(&SocketAddr::new(any, 0).into())?;
+    socket.connect(&to.into())?;
+    let own = socket.local_addr()?.as_socket();
+    own.map(|own| own.ip()).ok_or_else(|| io::Error::other("an address of another family"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_the_address_of_a_device() {
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 51820));
+        assert_eq!(source_address("lo", to).expect("the loopback"), Ipv4Addr::LOCALHOST);
+        assert!(source_address("no-such-device", to).is_err());
+    }
+}
