@@ -12,6 +12,7 @@ needed=(
   "wg wireguard-tools"
   "ip iproute2"
   "ping iputils-ping"
+  "busybox busybox"
   "unshare util-linux"
   "setpriv util-linux"
   "nsenter util-linux"

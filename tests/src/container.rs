@@ -11,7 +11,7 @@ use crate::world::World;
 pub const BRIDGE: &str = "br-lab";
 pub const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 2);
 pub const CONTAINER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0x20, 0, 0, 0, 2);
-const BRIDGE_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 1);
+pub const BRIDGE_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 1);
 const BRIDGE_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0x20, 0, 0, 0, 1);
 /// The host's end of the container's cable.
 const PORT: &str = "veth-lab";
@@ -30,10 +30,19 @@ impl World {
                  addr add {BRIDGE_ADDRESS_V6}/64 dev {BRIDGE} nodad\nlink set {BRIDGE} up\n"
             ),
         );
+        self.masquerade_container();
+        self.start_container();
+    }
+
+    /// What leaves the bridge goes under the host's address; again, where a flush took that away.
+    #[track_caller]
+    pub fn masquerade_container(&self) {
         self.nft(
-            host,
+            Ns::Egress,
             &format!(
-                "table inet lab_bridge {{
+                "table inet lab_bridge
+delete table inet lab_bridge
+table inet lab_bridge {{
     chain postrouting {{
         type nat hook postrouting priority srcnat;
         iifname \"{BRIDGE}\" oifname != \"{BRIDGE}\" masquerade
@@ -41,7 +50,6 @@ impl World {
 }}\n"
             ),
         );
-        self.start_container();
     }
 
     /// Starts the container, also again after [`World::stop_container`].

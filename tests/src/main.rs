@@ -31,6 +31,10 @@ enum Command {
     Get(commands::http::GetArguments),
     /// HTTP POST of what is on standard input, as JSON.
     Post(commands::http::PostArguments),
+    /// Pass datagrams on to an upstream, as a resolver does.
+    Forwarder(commands::forwarder::Arguments),
+    /// Hold a TCP connection on which both ends talk.
+    Session(commands::session::Arguments),
     /// Connect a Unix socket to a TCP address.
     Relay(commands::relay::Arguments),
 }
@@ -47,6 +51,8 @@ fn main() -> ExitCode {
         }
         Command::Get(arguments) => commands::http::get(&arguments),
         Command::Post(arguments) => commands::http::post(&arguments),
+        Command::Forwarder(arguments) => commands::forwarder::run(&arguments),
+        Command::Session(arguments) => commands::session::run(&arguments),
         Command::Relay(arguments) => commands::relay::run(&arguments),
     };
     match done {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Every program the world is built with, and the Debian package that has it.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 9] = [
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
     ("mount", "mount"),
@@ -16,6 +16,7 @@ const TOOLS: [(&str, &str); 8] = [
     ("wg", "wireguard-tools"),
     ("ping", "iputils-ping"),
     ("sh", "dash"),
+    ("busybox", "busybox"),
 ];
 
 /// Where an ordinary user's `PATH` does not look, and `nft` is.

@@ -112,12 +112,14 @@ fn forwarded(path: &Rules, blocked: &str) -> Vec<Vec<Stmt>> {
         }
     }
     rules.extend(to_set(path, "allow", &[], &[accept()]));
+    // A published port of a container: what a management host asked for is answered.
+    rules.extend(replies_to_management(path));
     rules.extend(refuse(blocked));
     rules
 }
 
 /// Replies to connections that a management host opened to this host, by their original direction:
-/// the host cannot open one towards it.
+/// neither the host nor a container can open one towards it.
 pub fn replies_to_management(path: &Rules) -> Vec<Vec<Stmt>> {
     by_family(|ip, family| {
         let opened_by =

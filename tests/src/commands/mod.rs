@@ -1,10 +1,12 @@
 //! The subcommands, one file each.
 
 pub mod echo;
+pub mod forwarder;
 pub mod frames;
 pub mod http;
 pub mod leak;
 mod ordinary;
 pub mod relay;
+pub mod session;
 pub mod traffic;
 pub mod up;

@@ -1,0 +1,65 @@
+//! `lab session`: a TCP connection on which both ends say a number every moment, as a shell over
+//! SSH would. The one who connects prints what it hears.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+/// How long a connection may take to be made; one that is refused by silence is given up.
+const CONNECT: Duration = Duration::from_secs(2);
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[arg(long, conflicts_with = "connect", required_unless_present = "connect")]
+    listen: Option<SocketAddr>,
+    #[arg(long)]
+    connect: Option<SocketAddr>,
+    /// The address to connect from.
+    #[arg(long)]
+    source: Option<IpAddr>,
+    #[arg(long, default_value_t = 100)]
+    interval_ms: u64,
+}
+
+pub fn run(arguments: &Arguments) -> io::Result<()> {
+    let interval = Duration::from_millis(arguments.interval_ms);
+    if let Some(listen) = arguments.listen {
+        for client in TcpListener::bind(listen)?.incoming() {
+            let client = client?;
+            let hears = client.try_clone()?;
+            thread::spawn(move || listen_to(hears, &mut io::sink()));
+            // A session that is cut is no concern of the next one.
+            thread::spawn(move || speak(client, interval));
+        }
+    }
+    let Some(target) = arguments.connect else { return Ok(()) };
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    if let Some(source) = arguments.source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    socket.connect_timeout(&target.into(), CONNECT)?;
+    let stream = TcpStream::from(socket);
+    let speaks = stream.try_clone()?;
+    thread::spawn(move || speak(speaks, interval));
+    listen_to(stream, &mut io::stdout())?;
+    Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+fn speak(mut stream: TcpStream, interval: Duration) -> io::Result<()> {
+    for number in 0_u64.. {
+        stream.write_all(format!("{number}\n").as_bytes())?;
+        thread::sleep(interval);
+    }
+    Ok(())
+}
+
+fn listen_to(stream: TcpStream, to: &mut dyn Write) -> io::Result<()> {
+    for line in BufReader::new(stream).lines() {
+        writeln!(to, "{}", line?)?;
+        to.flush()?;
+    }
+    Ok(())
+}
