@@ -1,8 +1,8 @@
 //! What a person asks of a path, and how it gets to whoever may write: the daemon, over a socket
 //! that is root's alone, or the engine in this very process where there is no daemon.
 
-use std::net::IpAddr;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use egress::observe::chain;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use web::{Answer, Request, answer};
 
-use crate::engine::{Engine, Shared, Wish};
+use crate::engine::{Engine, Ink, Shared, Wish};
 
 pub const DEFAULT_SOCKET: &str = "/run/vpn-egress/actuator.sock";
 
@@ -29,11 +29,45 @@ const JSON: &str = "application/json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 pub enum Command {
-    Converge { check: bool, force: bool, ssh_peer: Option<IpAddr> },
+    Converge { wish: Wish },
     Release { reason: String },
     Unlock { reason: String },
     Pause { seconds: u64 },
-    Status { json: bool },
+    Status { form: Form, standbys: Standbys },
+}
+
+/// What a reply is to be read by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    Json,
+    Text(Ink),
+}
+
+/// Whether the endpoints that are not in use are asked for a handshake first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standbys {
+    Ask,
+    AsKnown,
+}
+
+/// A request, and the config that it is meant by, where the caller named one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    pub config_file: Option<PathBuf>,
+    pub command: Command,
+}
+
+impl Command {
+    /// Changes nothing, so it needs no writer's lock.
+    pub fn only_reads(&self) -> bool {
+        match self {
+            Self::Status { .. } => true,
+            Self::Converge { wish } => wish.check,
+            Self::Release { .. } | Self::Unlock { .. } | Self::Pause { .. } => false,
+        }
+    }
 }
 
 /// What to print, and the exit code.
@@ -41,6 +75,8 @@ pub enum Command {
 pub struct Reply {
     pub lines: Vec<String>,
     pub exit: u8,
+    /// Whether something was changed, or would be.
+    pub changed: bool,
 }
 
 /// The exit codes of `DESIGN.md`, section 10.
@@ -55,43 +91,90 @@ pub mod exit {
 }
 
 impl Reply {
+    pub fn new(lines: Vec<String>, exit: u8) -> Self {
+        Self { lines, exit, changed: false }
+    }
+
     pub fn done(lines: Vec<String>) -> Self {
-        Self { lines, exit: exit::DONE }
+        Self::new(lines, exit::DONE)
     }
 
     pub fn would_change(lines: Vec<String>) -> Self {
-        Self { lines, exit: exit::WOULD_CHANGE }
+        Self { changed: true, ..Self::new(lines, exit::WOULD_CHANGE) }
     }
 
     pub fn refused(lines: Vec<String>) -> Self {
-        Self { lines, exit: exit::REFUSED }
+        Self::new(lines, exit::REFUSED)
     }
 
     pub fn config(line: String) -> Self {
-        Self { lines: vec![line], exit: exit::CONFIG }
+        Self::new(vec![line], exit::CONFIG)
     }
 }
 
 /// Carries out a request; blocks.
-pub fn carry_out(engine: &mut Engine, command: &Command) -> Reply {
-    match command {
-        Command::Converge { check, force, ssh_peer } => {
-            engine.converge(Wish { check: *check, force: *force, ssh_peer: *ssh_peer })
-        }
-        Command::Release { reason } => engine.release(reason),
-        Command::Unlock { reason } => engine.unlock(reason),
-        Command::Pause { seconds } => engine.pause(Duration::from_secs(*seconds)),
-        Command::Status { json } => {
-            let status = engine.status();
-            let lines = if *json {
-                vec![serde_json::to_string_pretty(&status).unwrap_or_default()]
-            } else {
-                status.iter().flat_map(crate::engine::PathStatus::lines).collect()
+pub fn carry_out(shared: &Shared, ask: &Ask) -> Reply {
+    if let Err(refused) = same_config(&shared.lock(), ask) {
+        return refused;
+    }
+    match &ask.command {
+        Command::Converge { wish } => shared.lock().converge(*wish),
+        Command::Release { reason } => shared.lock().release(reason),
+        Command::Unlock { reason } => shared.lock().unlock(reason),
+        Command::Pause { seconds } => shared.lock().pause(Duration::from_secs(*seconds)),
+        Command::Status { form, standbys } => {
+            if *standbys == Standbys::Ask {
+                ask_standbys(shared);
+            }
+            let status = shared.lock().status();
+            let lines = match form {
+                Form::Json => vec![serde_json::to_string_pretty(&status).unwrap_or_default()],
+                Form::Text(ink) => status.lines(*ink),
             };
-            let healthy = status.iter().all(crate::engine::PathStatus::healthy);
-            Reply { lines, exit: if healthy { exit::DONE } else { exit::REFUSED } }
+            Reply::new(lines, if status.healthy() { exit::DONE } else { exit::REFUSED })
         }
     }
+}
+
+/// Takes seconds where one is silent, and holds nothing up meanwhile: a leak must not wait for it.
+fn ask_standbys(shared: &Shared) {
+    let (paths, store, latest) = shared.lock().what_to_look_at();
+    std::thread::scope(|scope| {
+        for path in &paths {
+            scope.spawn(|| latest.ask_standbys(path, &store));
+        }
+    });
+}
+
+/// A config that was named and is not the one that the daemon goes by would be passed over.
+fn same_config(engine: &Engine, ask: &Ask) -> Result<(), Reply> {
+    let own = engine.config_file();
+    let Some(named) = ask.config_file.as_deref().filter(|named| *named != whole(own)) else {
+        return Ok(());
+    };
+    let line = format!(
+        "--config.file {}: the daemon (pid {}) goes by {}; leave the flag out, or restart the \
+         daemon with that file",
+        named.display(),
+        std::process::id(),
+        own.display()
+    );
+    Err(Reply::new(vec![line], exit::USAGE))
+}
+
+/// A file's name that means the same in every directory, and by every link.
+pub fn whole(file: &Path) -> PathBuf {
+    let whole = fs::canonicalize(file).or_else(|_| std::path::absolute(file));
+    whole.unwrap_or_else(|_| file.to_owned())
+}
+
+/// What a converge did, for machines: `{"changed": ..., "lines": [...]}`.
+pub fn report(reply: Reply, form: Form) -> Reply {
+    let Form::Json = form else {
+        return reply;
+    };
+    let json = serde_json::json!({ "changed": reply.changed, "lines": reply.lines });
+    Reply { lines: vec![json.to_string()], ..reply }
 }
 
 /// The daemon's side: one JSON request, one JSON reply.
@@ -100,37 +183,66 @@ pub async fn serve_request(engine: Shared, request: Request) -> Answer {
         Ok(body) => body.to_bytes(),
         Err(_) => return answer(StatusCode::PAYLOAD_TOO_LARGE, JSON, "{}"),
     };
-    let command: Command = match serde_json::from_slice(&body) {
-        Ok(command) => command,
+    let ask: Ask = match serde_json::from_slice(&body) {
+        Ok(ask) => ask,
         Err(error) => return answer(StatusCode::BAD_REQUEST, JSON, format!("\"{error}\"")),
     };
-    tracing::info!(?command, "requested");
-    let reply = tokio::task::spawn_blocking(move || carry_out(&mut engine.lock(), &command)).await;
+    tracing::info!(command = ?ask.command, "requested");
+    let reply = tokio::task::spawn_blocking(move || carry_out(&engine, &ask)).await;
     match reply.map(|reply| serde_json::to_vec(&reply)) {
         Ok(Ok(reply)) => answer(StatusCode::OK, JSON, reply),
         _ => answer(StatusCode::INTERNAL_SERVER_ERROR, JSON, "{}"),
     }
 }
 
-/// The command line's side. `Err` says why the daemon gave no reply.
-pub fn ask_daemon(socket: &Path, command: &Command) -> Result<Reply, String> {
+/// Why there is no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum NoReply {
+    #[error("its socket {socket} cannot be reached")]
+    NobodyThere { socket: PathBuf, source: std::io::Error },
+    #[error("actuator serve (pid {pid}) is stopped: `kill -CONT {pid}`, or end it")]
+    Stopped { pid: i32 },
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// The command line's side.
+pub fn ask_daemon(socket: &Path, ask: &Ask) -> Result<Reply, NoReply> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(chain)?;
+    let runtime = runtime.map_err(|error| NoReply::Broken(chain(error)))?;
     runtime.block_on(async {
-        tokio::time::timeout(REPLY_TIMEOUT, exchange(socket, command))
-            .await
-            .unwrap_or_else(|_| Err(format!("no reply within {} s", REPLY_TIMEOUT.as_secs())))
+        let late = || NoReply::Broken(format!("no reply within {} s", REPLY_TIMEOUT.as_secs()));
+        let reply = tokio::time::timeout(REPLY_TIMEOUT, exchange(socket, ask)).await;
+        reply.unwrap_or_else(|_| Err(late()))
     })
 }
 
-async fn exchange(socket: &Path, command: &Command) -> Result<Reply, String> {
+async fn exchange(socket: &Path, ask: &Ask) -> Result<Reply, NoReply> {
     let stream = UnixStream::connect(socket)
         .await
-        .map_err(|error| format!("its socket {} cannot be reached: {error}", socket.display()))?;
+        .map_err(|source| NoReply::NobodyThere { socket: socket.to_owned(), source })?;
+    let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    if let Some(pid) = peer.filter(|&pid| is_stopped(pid)) {
+        return Err(NoReply::Stopped { pid });
+    }
+    talk(stream, ask).await.map_err(|why| match peer {
+        Some(pid) => NoReply::Broken(format!("pid {pid}: {why}")),
+        None => NoReply::Broken(why),
+    })
+}
+
+/// Whether a signal has stopped the process: it would take the request, and never answer.
+fn is_stopped(pid: i32) -> bool {
+    // The state is the word after the name, which may hold anything but ends with the last bracket.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
+async fn talk(stream: UnixStream, ask: &Ask) -> Result<Reply, String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(chain)?;
     tokio::spawn(connection);
-    let body = serde_json::to_vec(command).map_err(chain)?;
+    let body = serde_json::to_vec(ask).map_err(chain)?;
     let request = hyper::Request::post("/v1/command")
         .header("host", "actuator")
         .body(Full::new(Bytes::from(body)))

@@ -16,6 +16,17 @@ pub enum Ask {
     Repair,
 }
 
+impl Ask {
+    /// The alert's label `action`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Failover { .. } => "failover",
+            Self::HardStop => "hard-stop",
+            Self::Repair => "repair",
+        }
+    }
+}
+
 /// How the path stands, by its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {

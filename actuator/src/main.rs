@@ -3,6 +3,7 @@
 mod control;
 mod decide;
 mod engine;
+mod history;
 mod ids;
 mod lock;
 mod metrics;
@@ -11,7 +12,7 @@ mod validate;
 mod webhook;
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -24,22 +25,18 @@ use egress::observe::chain;
 use egress::state::Store;
 use web::{LogFlags, WebFlags, flags};
 
-use crate::control::{Command, Reply, exit};
-use crate::engine::Engine;
+use crate::control::{Ask, Command, Form, NoReply, Reply, Standbys, exit};
+use crate::engine::{Engine, Ink, Shared, Wish};
 use crate::lock::{LockError, WriterLock};
 
 /// Keeps the VPN egress paths of this host: fails over, stops on a leak, and stays there.
 #[derive(Debug, Parser)]
 #[command(name = "actuator", version)]
 struct Flags {
-    /// The configuration that both programs share.
-    #[arg(
-        long = "config.file",
-        value_name = "FILE",
-        default_value = egress::config::DEFAULT_FILE,
-        global = true
-    )]
-    config: PathBuf,
+    /// The configuration that both programs share [default: /etc/vpn-egress/egress.yml, or what
+    /// the daemon goes by]
+    #[arg(long = "config.file", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
 
     /// Where the state of each path is kept.
     #[arg(
@@ -91,11 +88,18 @@ enum Act {
         /// Fail back to a primary that does not answer; cut your own SSH session.
         #[arg(long)]
         force: bool,
-    },
-    /// Say how every path stands.
-    Status {
+        /// Say it for machines: {"changed": true, "lines": [...]}.
         #[arg(long)]
         json: bool,
+    },
+    /// Say how every path stands, its endpoints, and what was decided.
+    Status {
+        /// For machines; docs/status.schema.json is its form.
+        #[arg(long)]
+        json: bool,
+        /// Ask the endpoints that are not in use for a handshake first; two seconds at most.
+        #[arg(long)]
+        probe: bool,
     },
     /// Lift the hard stop.
     Release {
@@ -141,6 +145,22 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(u64::from(number) * factor))
 }
 
+impl Flags {
+    fn config_file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| egress::config::DEFAULT_FILE.into())
+    }
+}
+
+/// Colours are for terminals, and not for those who do not want them (no-color.org).
+fn form(json: bool) -> Form {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match json {
+        true => Form::Json,
+        false if unwanted || !std::io::stdout().is_terminal() => Form::Text(Ink::Plain),
+        false => Form::Text(Ink::Colour),
+    }
+}
+
 fn main() -> ExitCode {
     let flags = match Flags::try_parse() {
         Ok(flags) => flags,
@@ -152,24 +172,30 @@ fn main() -> ExitCode {
     flags.log.init();
     let reply = match &flags.act {
         Act::Serve { listen, token, web } => daemon(&flags, *listen, token.as_deref(), web),
-        Act::Validate => match Config::load(&flags.config) {
+        Act::Validate => match Config::load(&flags.config_file()) {
             Ok(config) => validate::validate(&config, &Store::new(&flags.state)),
             Err(error) => Reply::config(chain(error)),
         },
-        Act::Converge { check, force } => {
+        Act::Converge { check, force, json } => {
             let ssh_peer = std::env::var("SSH_CONNECTION").ok();
             let ssh_peer = ssh_peer.and_then(|peer| peer.split(' ').next()?.parse().ok());
-            let command = Command::Converge { check: *check, force: *force, ssh_peer };
-            ids::converge(request(&flags, &command), *check, &flags.config)
+            let wish = Wish { check: *check, force: *force, ssh_peer };
+            let reply = request(&flags, Command::Converge { wish });
+            control::report(ids::converge(reply, *check, &flags.config_file()), form(*json))
         }
-        Act::Ids(command) => ids::run(command, &flags.config),
-        Act::Status { json } => request(&flags, &Command::Status { json: *json }),
-        Act::Release { reason } => request(&flags, &Command::Release { reason: reason.clone() }),
-        Act::Unlock { reason } => request(&flags, &Command::Unlock { reason: reason.clone() }),
-        Act::Pause { time } => request(&flags, &Command::Pause { seconds: time.as_secs() }),
+        Act::Ids(command) => ids::run(command, &flags.config_file()),
+        Act::Status { json, probe } => {
+            let standbys = if *probe { Standbys::Ask } else { Standbys::AsKnown };
+            request(&flags, Command::Status { form: form(*json), standbys })
+        }
+        Act::Release { reason } => request(&flags, Command::Release { reason: reason.clone() }),
+        Act::Unlock { reason } => request(&flags, Command::Unlock { reason: reason.clone() }),
+        Act::Pause { time } => request(&flags, Command::Pause { seconds: time.as_secs() }),
     };
     let failed = ![exit::DONE, exit::WOULD_CHANGE].contains(&reply.exit);
-    let to_stderr = failed && !matches!(flags.act, Act::Status { .. } | Act::Validate);
+    let answers =
+        matches!(flags.act, Act::Status { .. } | Act::Validate | Act::Converge { json: true, .. });
+    let to_stderr = failed && !answers;
     for line in &reply.lines {
         // A reader that has gone away, or a full disk, changes nothing about what was done.
         let _ = if to_stderr {
@@ -182,25 +208,34 @@ fn main() -> ExitCode {
 }
 
 /// Asks the daemon, or acts here under its lock where there is none.
-fn request(flags: &Flags, command: &Command) -> Reply {
-    if let Command::Status { .. } = command {
-        // Only reads, so it takes no writer's lock: a monitor must not keep a daemon from starting.
-        let asked = control::ask_daemon(&flags.socket, command);
-        return asked.unwrap_or_else(|_| act_here(flags, command));
+fn request(flags: &Flags, command: Command) -> Reply {
+    let named = flags.config.as_deref().map(control::whole);
+    let ask = Ask { config_file: named, command };
+    if ask.command.only_reads() {
+        // Takes no writer's lock: a monitor must not keep a daemon from starting.
+        return match control::ask_daemon(&flags.socket, &ask) {
+            Ok(reply) => reply,
+            Err(NoReply::NobodyThere { .. }) => act_here(flags, &ask),
+            // How the path stands can be seen without it; what it would do cannot.
+            Err(_) if matches!(ask.command, Command::Status { .. }) => act_here(flags, &ask),
+            Err(why) => Reply::refused(vec![format!("refused: {}", chain(why))]),
+        };
     }
     match WriterLock::take(&flags.state, "actuator") {
-        Ok(_lock) => act_here(flags, command),
-        Err(LockError::Held { holder }) => control::ask_daemon(&flags.socket, command)
-            .unwrap_or_else(|why| {
+        Ok(_lock) => act_here(flags, &ask),
+        Err(LockError::Held { holder }) => {
+            control::ask_daemon(&flags.socket, &ask).unwrap_or_else(|why| {
+                let why = chain(why);
                 Reply::refused(vec![format!("{holder} is at work and gave no reply: {why}")])
-            }),
-        Err(error @ LockError::Unusable { .. }) => Reply::refused(vec![chain(error)]),
+            })
+        }
+        Err(error) => Reply::refused(vec![chain(error)]),
     }
 }
 
-fn act_here(flags: &Flags, command: &Command) -> Reply {
-    match Engine::new(flags.config.clone(), Store::new(&flags.state)) {
-        Ok(mut engine) => control::carry_out(&mut engine, command),
+fn act_here(flags: &Flags, ask: &Ask) -> Reply {
+    match Engine::new(flags.config_file(), Store::new(&flags.state)) {
+        Ok(engine) => control::carry_out(&Shared::new(engine), ask),
         Err(error) => Reply::config(chain(error)),
     }
 }
@@ -208,20 +243,20 @@ fn act_here(flags: &Flags, command: &Command) -> Reply {
 fn daemon(flags: &Flags, listen: SocketAddr, token: Option<&Path>, web: &WebFlags) -> Reply {
     let token = match token.map(read_token).transpose() {
         Ok(token) => token,
-        Err(why) => return Reply { lines: vec![why], exit: exit::USAGE },
+        Err(why) => return Reply::new(vec![why], exit::USAGE),
     };
     if token.is_none() && !flags::is_loopback(&listen) {
         let why = format!(
             "--web.listen-address {listen}: refused beyond loopback without credentials; \
              give --web.bearer-token-file"
         );
-        return Reply { lines: vec![why], exit: exit::USAGE };
+        return Reply::new(vec![why], exit::USAGE);
     }
     let _lock = match WriterLock::take(&flags.state, "actuator serve") {
         Ok(lock) => lock,
         Err(error) => return Reply::refused(vec![chain(error)]),
     };
-    let engine = match Engine::new(flags.config.clone(), Store::new(&flags.state)) {
+    let engine = match Engine::new(flags.config_file(), Store::new(&flags.state)) {
         Ok(engine) => engine,
         Err(error) => return Reply::config(chain(error)),
     };

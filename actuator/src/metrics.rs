@@ -3,7 +3,7 @@
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 use web::Exposition;
 
-use crate::engine::PathStatus;
+use crate::engine::{PathStatus, Word};
 
 pub struct Metrics {
     registry: Registry,
@@ -152,6 +152,7 @@ fn standing(page: &mut Exposition, status: &[PathStatus]) {
     );
     for one in status.iter().filter(|one| one.active_endpoint.is_some()) {
         for endpoint in &one.endpoints {
+            let endpoint = &endpoint.endpoint;
             let is_desired = one.active_endpoint.as_ref() == Some(endpoint);
             let labels = [("path", one.path.as_str()), ("endpoint", endpoint.as_str())];
             desired.sample(&labels, f64::from(u8::from(is_desired)));
@@ -168,7 +169,7 @@ fn standing(page: &mut Exposition, status: &[PathStatus]) {
     gauge(
         "vpn_egress_actuator_hard_stop_engaged",
         "Whether the path is cut, tunnel included, until a person releases it.",
-        |one| Some(f64::from(u8::from(one.standing == "stopped"))),
+        |one| Some(f64::from(u8::from(one.standing == Word::Stopped))),
     );
     gauge(
         "vpn_egress_actuator_hard_stop_timestamp_seconds",

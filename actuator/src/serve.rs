@@ -71,10 +71,7 @@ fn start_cycles(shared: &Shared) {
     thread::spawn(move || {
         loop {
             let started = Instant::now();
-            let (paths, store, latest) = {
-                let engine = shared.lock();
-                (engine.config().paths.clone(), engine.store().clone(), engine.latest())
-            };
+            let (paths, store, latest) = shared.lock().what_to_look_at();
             let interval = paths.iter().map(|path| path.health.interval).min();
             thread::scope(|scope| {
                 for path in &paths {

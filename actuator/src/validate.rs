@@ -15,7 +15,7 @@ pub fn validate(config: &Config, store: &Store) -> Reply {
         lines.push(format!("{}: {}", path.name, cycle.verdict));
         worst = worst.max(code(&cycle.verdict));
     }
-    Reply { lines, exit: worst }
+    Reply::new(lines, worst)
 }
 
 fn code(verdict: &Verdict) -> u8 {

@@ -111,7 +111,7 @@ impl Webhook {
         let engine = self.engine.clone();
         let page = tokio::task::spawn_blocking(move || {
             let engine = engine.lock();
-            engine.metrics().page(&engine.status())
+            engine.metrics().page(&engine.standings())
         });
         match page.await {
             Ok(page) => answer(StatusCode::OK, METRICS, page),

@@ -3,7 +3,8 @@
 //! Never creates an interface, and never waits without a bound. The backend is detected per
 //! interface and per call: a UAPI socket means userspace, else it is the kernel's.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -172,6 +173,31 @@ pub fn read(interface: &str) -> Result<DeviceView, DeviceError> {
             })
             .collect(),
     })
+}
+
+/// Whether the device is what [`switch`] would make it, field by field: also what no [`DeviceView`]
+/// shows, because it is secret or plays no part in who the peer is.
+pub fn is_set(interface: &str, fwmark: u32, endpoint: &Endpoint) -> Result<bool, DeviceError> {
+    let device = call(interface, "read", wireguard_control::Device::get)?;
+    let [peer] = device.peers.as_slice() else {
+        return Ok(false);
+    };
+    let wanted: BTreeSet<(IpAddr, u8)> =
+        endpoint.allowed_ips.iter().map(|net| (net.network(), net.prefix_len())).collect();
+    let allowed: BTreeSet<(IpAddr, u8)> =
+        peer.config.allowed_ips.iter().map(|net| (net.address, net.cidr)).collect();
+    // The kernel says none by zeros.
+    let preshared = peer.config.preshared_key.as_ref().filter(|key| key.0 != [0; 32]);
+    let wanted_preshared = endpoint.preshared_key.as_ref().map(|key| *key.expose());
+    // The private key by its public half: the kernel keeps it with some bits set.
+    let own = device.public_key.as_ref().map(public);
+    Ok(own == Some(endpoint.private_key.public())
+        && device.fwmark == Some(fwmark)
+        && public(&peer.config.public_key) == endpoint.public_key
+        && preshared.map(|key| key.0) == wanted_preshared
+        && peer.config.endpoint == Some(endpoint.address)
+        && peer.config.persistent_keepalive_interval == Some(endpoint.persistent_keepalive)
+        && allowed == wanted)
 }
 
 /// Makes `endpoint` the device's only peer, in one update that sets every field: private key,

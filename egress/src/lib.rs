@@ -7,6 +7,7 @@ pub mod bounded;
 pub mod clock;
 pub mod config;
 pub mod device;
+pub mod file;
 pub mod firewall;
 pub mod health;
 pub mod key;

@@ -75,7 +75,7 @@ pub struct Latch {
     pub at: Timestamp,
 }
 
-/// A person's deliberate act, kept with its reason.
+/// A deliberate act, kept with its reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
     pub reason: String,
@@ -98,6 +98,9 @@ pub struct Intended {
 pub struct PathState {
     version: u32,
     pub active: EndpointName,
+    /// Why that one, and since when; `None` in files of before this was kept.
+    #[serde(default)]
+    pub chosen: Option<Act>,
     /// `Some`: hard stop.
     pub latch: Option<Latch>,
     /// `Some`: a person took the lock off.
@@ -121,6 +124,7 @@ impl PathState {
         Self {
             version: VERSION,
             active,
+            chosen: None,
             latch: None,
             unlocked: None,
             paused_until: None,

@@ -122,7 +122,7 @@ impl World {
         let said = self.actuator(&["status", "--json"]);
         let status: Value = serde_json::from_str(&said.out)
             .unwrap_or_else(|error| panic!("status is no JSON: {error}: {said:?}"));
-        status[0].clone()
+        status["paths"][0].clone()
     }
 
     pub fn active_endpoint(&self) -> String {

@@ -13,6 +13,7 @@ use super::load::kind_of_unknown;
 use super::transition::standing;
 use super::{Engine, name_at};
 use crate::decide::{Action, Ask, Idle, decide};
+use crate::history::{self, Decision};
 
 /// What became of an alert; the word is the `outcome` label and the webhook's reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +109,12 @@ impl Engine {
                 let why = chain(error);
                 tracing::error!(path = %path.name, why, "state cannot be read: stopped");
                 let cut = self.stop_in_kernel(path, kind_of_unknown(path));
-                return cut.map_or_else(|e| Outcome::Failed(chain(e)), |()| Outcome::HardStopped);
+                let outcome =
+                    cut.map_or_else(|e| Outcome::Failed(chain(e)), |()| Outcome::HardStopped);
+                // The same again and again, for as long as nobody mends it: told like an idle one.
+                let decision = Decision::new(ask.word(), history::NOTHING, outcome.to_string());
+                self.record(path, decision.seeing(why));
+                return outcome;
             }
         };
         let standing = standing(path, &Rules::of(path), &state, &Moment::now());
@@ -121,7 +127,7 @@ impl Engine {
             Action::Nothing(idle) => Outcome::Idle(idle),
             Action::Switch { to } => {
                 let endpoint = &path.endpoints[to];
-                match self.switch(path, &mut state, endpoint) {
+                match self.switch(path, &mut state, endpoint, &format!("failover: {evidence}")) {
                     Ok(()) => Outcome::Switched {
                         from: active.to_string(),
                         to: name_at(path, to).to_string(),
@@ -129,12 +135,16 @@ impl Engine {
                     Err(error) => Outcome::Failed(chain(error)),
                 }
             }
-            Action::HardStop => match self.hard_stop(path, "leak", &evidence) {
+            Action::HardStop => match self.hard_stop_on(ask.word(), path, "leak", &evidence) {
                 Ok(()) => Outcome::HardStopped,
                 Err(error) => Outcome::Failed(chain(error)),
             },
             Action::Repair => self.repair_or_stop(path, &mut state),
         };
+        if action != Action::HardStop {
+            let decision = Decision::new(ask.word(), done(action), outcome.to_string());
+            self.record(path, decision.of(&active).seeing(&evidence));
+        }
         let path = &path.name;
         // Alertmanager repeats itself; what was dealt with before is no news.
         if matches!(outcome, Outcome::Idle(Idle::AlreadyReleased | Idle::AlreadyStopped)) {
@@ -163,5 +173,15 @@ impl Engine {
         if !matches!(outcome, Outcome::Idle(Idle::StaleEndpoint)) {
             self.exhausted.insert(path_name, exhausted);
         }
+    }
+}
+
+/// For the history; a hard stop is recorded where it is engaged.
+fn done(action: Action) -> &'static str {
+    match action {
+        Action::Nothing(_) => history::NOTHING,
+        Action::Switch { .. } => "switch",
+        Action::HardStop => "hard stop",
+        Action::Repair => "repair",
     }
 }

@@ -6,17 +6,20 @@
 use std::net::IpAddr;
 
 use egress::config::{Config, PathConfig};
-use egress::device::{self, Likeness};
+use egress::device;
 use egress::firewall::{Rules, StopKind};
 use egress::observe::{self, Sight, chain};
-use egress::state::{PathState, StateError, Timestamp};
+use egress::state::{Act, PathState, StateError, Timestamp};
+
+use serde::{Deserialize, Serialize};
 
 use super::person::state_from_device;
 use super::{Engine, EngineError, answers};
 use crate::control::{Reply, exit};
+use crate::history::{Decision, NOTHING};
 
 /// What a person asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
     /// Change nothing, only say what would be changed.
     pub check: bool,
@@ -35,8 +38,10 @@ enum Step {
     LiftStop,
     /// From a backup to the primary.
     FailBack,
-    /// The device is not at the primary, though state says so.
+    /// The device is not as the primary has it, though state says so.
     SetDevice,
+    /// What touches neither kernel nor state: how often is looked, and when a tunnel is silent.
+    Health,
 }
 
 impl Engine {
@@ -46,7 +51,7 @@ impl Engine {
             Err(error) => return Reply::config(chain(error)),
         };
         let before = std::mem::replace(&mut self.config, wanted);
-        let reply = self.converge_paths(wish);
+        let reply = self.converge_paths(wish, &before);
         // What was not carried out is not in force: the daemon goes on by the config it had. Where
         // the rules of the new one are loaded already, it is the new one.
         let in_force = reply.exit == exit::DONE || self.is_loaded();
@@ -60,50 +65,63 @@ impl Engine {
         self.config.paths.iter().all(|path| self.rules(path) == Rules::of(path))
     }
 
-    fn converge_paths(&mut self, wish: Wish) -> Reply {
-        let mut lines = Vec::new();
-        let mut changed = false;
+    fn converge_paths(&mut self, wish: Wish, before: &Config) -> Reply {
+        let mut told = Told::default();
         for path in self.paths() {
-            match self.converge_path(&path, wish, &mut lines) {
-                Ok(differs) => changed |= differs,
-                Err(error) => {
-                    lines.push(format!("{}: {}", path.name, chain(error)));
-                    return Reply::refused(lines);
-                }
+            let known = before.path(path.name.as_str());
+            let outcome = self.converge_path(&path, wish, known, &mut told);
+            if !wish.check {
+                self.record(&path, told.decision(&path, &outcome));
+            }
+            if let Err(error) = outcome {
+                told.lines.push(format!("{}: {}", path.name, chain(error)));
+                // What was done before the refusal is done; a check says the same of itself.
+                let exit =
+                    if wish.check && told.changed { exit::WOULD_CHANGE } else { exit::REFUSED };
+                return told.reply(exit);
             }
         }
-        if changed && wish.check { Reply::would_change(lines) } else { Reply::done(lines) }
+        let exit = if wish.check && told.changed { exit::WOULD_CHANGE } else { exit::DONE };
+        told.reply(exit)
     }
 
     fn converge_path(
         &mut self,
         path: &PathConfig,
         wish: Wish,
-        lines: &mut Vec<String>,
-    ) -> Result<bool, EngineError> {
+        known: Option<&PathConfig>,
+        told: &mut Told,
+    ) -> Result<(), EngineError> {
         let sight = observe::look(path, &self.store);
-        let (mut state, steps) = plan(path, &sight)?;
+        let (mut state, mut steps) = plan(path, &sight)?;
+        if known.is_some_and(|known| known.health != path.health) {
+            steps.push(Step::Health);
+        }
         if steps.iter().any(|step| matches!(step, Step::Load(_))) && !wish.force {
             stay_in(path, &sight, wish.ssh_peer)?;
         }
         let verb = if wish.check { "would change" } else { "changed" };
         for &step in &steps {
             let what = self.describe(step, path, &state);
+            possible(step, path, wish)?;
             if !wish.check {
-                self.carry_out(step, path, &mut state, wish.force)?;
+                self.carry_out(step, path, &mut state)?;
             }
-            lines.push(format!("{}: {verb}: {what}", path.name));
+            told.lines.push(format!("{}: {verb}: {what}", path.name));
+            told.changed = true;
         }
         if steps.is_empty() {
-            lines.push(format!("{}: nothing to change, endpoint {}", path.name, state.active));
+            told.lines.push(format!("{}: nothing to change, endpoint {}", path.name, state.active));
         }
         if !wish.check {
-            state.last_converge = Some(Timestamp::now());
+            let now = Timestamp::now();
+            state.chosen.get_or_insert_with(|| Act { reason: "converge".to_owned(), at: now });
+            state.last_converge = Some(now);
             self.store.write(&path.name, &state)?;
             self.exhausted.insert(path.name.to_string(), false);
             tracing::info!(path = %path.name, ?steps, "converged");
         }
-        Ok(!steps.is_empty())
+        Ok(())
     }
 
     fn describe(&self, step: Step, path: &PathConfig, state: &PathState) -> String {
@@ -116,6 +134,7 @@ impl Engine {
             Step::LiftStop => "stop for missing state lifted".to_owned(),
             Step::FailBack => format!("endpoint {} -> {primary} (failback)", state.active),
             Step::SetDevice => format!("interface {} set to endpoint {primary}", path.interface),
+            Step::Health => "`health` is read again".to_owned(),
         }
     }
 
@@ -124,33 +143,62 @@ impl Engine {
         step: Step,
         path: &PathConfig,
         state: &mut PathState,
-        force: bool,
     ) -> Result<(), EngineError> {
         let primary = path.primary();
         match step {
             // Written with what the load reads back: a state without a lock would say too much.
-            Step::CreateState => Ok(()),
+            Step::CreateState | Step::Health => Ok(()),
             Step::Load(_) => {
                 state.unlocked = None;
                 self.load(path, Rules::of(path), state)
             }
             Step::LiftStop => Ok(self.lift_in_kernel(path)?),
             Step::FailBack => {
-                // A device that is not there is told as such, not as a primary that is dead.
-                device::read(&path.interface)?;
-                if !force && !answers(path, primary) {
-                    return Err(EngineError::Refused(format!(
-                        "refused: primary {} does not answer a handshake, {} stays; \
-                         --force overrides",
-                        primary.name, state.active
-                    )));
-                }
                 std::thread::sleep(super::evidence::AFTER_PROBE);
-                self.switch(path, state, primary)
+                self.switch(path, state, primary, "converge: failback")
             }
-            Step::SetDevice => self.switch(path, state, primary),
+            Step::SetDevice => self.switch(path, state, primary, "converge"),
         }
     }
+}
+
+/// What a converge has to say.
+#[derive(Debug, Default)]
+struct Told {
+    lines: Vec<String>,
+    changed: bool,
+}
+
+impl Told {
+    fn reply(self, exit: u8) -> Reply {
+        Reply { lines: self.lines, exit, changed: self.changed }
+    }
+
+    fn decision(&self, path: &PathConfig, outcome: &Result<(), EngineError>) -> Decision {
+        let prefix = format!("{}: changed: ", path.name);
+        let done: Vec<&str> =
+            self.lines.iter().filter_map(|line| line.strip_prefix(&prefix)).collect();
+        let action = if done.is_empty() { NOTHING } else { "converge" };
+        let outcome = outcome.as_ref().map_or_else(chain, |()| "converged".to_owned());
+        Decision::new("converge", action, outcome).seeing(done.join("; "))
+    }
+}
+
+/// What would keep a step from being done, seen without doing it: so that a check is exact.
+fn possible(step: Step, path: &PathConfig, wish: Wish) -> Result<(), EngineError> {
+    let primary = path.primary();
+    if let Step::FailBack | Step::SetDevice = step {
+        // A device that is not there is told as such, not as a primary that is dead.
+        device::read(&path.interface)?;
+    }
+    if step == Step::FailBack && !wish.force && !answers(path, primary) {
+        return Err(EngineError::Refused(format!(
+            "refused: primary {} does not answer a handshake, the endpoint stays; \
+             --force overrides",
+            primary.name
+        )));
+    }
+    Ok(())
 }
 
 fn plan(path: &PathConfig, sight: &Sight) -> Result<(PathState, Vec<Step>), EngineError> {
@@ -182,9 +230,7 @@ fn plan(path: &PathConfig, sight: &Sight) -> Result<(PathState, Vec<Step>), Engi
     }
     let primary = path.primary();
     // The lock comes first; what is wrong with the device is said after it.
-    let in_place = sight.device.as_ref().is_ok_and(|view| {
-        view.likeness(primary) == Likeness::Same && view.fwmark == Some(path.fwmark)
-    });
+    let in_place = device::is_set(&path.interface, path.fwmark, primary).unwrap_or(false);
     if state.active != primary.name {
         steps.push(Step::FailBack);
     } else if !in_place {

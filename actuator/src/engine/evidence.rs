@@ -17,7 +17,7 @@ use egress::firewall;
 use egress::health::{self, EXPLAINED_BYTES, Lock, Verdict};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{self, above, chain};
-use egress::state::{PathState, Store};
+use egress::state::{PathState, Store, Timestamp};
 
 use super::answers;
 use crate::decide::{Candidate, Leak, Rules, Seen, Tunnel};
@@ -37,6 +37,15 @@ const RECENT: u32 = 2;
 pub struct Latest {
     looks: Mutex<BTreeMap<PathName, Look>>,
     candidates: Mutex<BTreeMap<(PathName, EndpointName), Probed>>,
+    /// For people: what every endpoint said when it was last asked.
+    asked: Mutex<BTreeMap<(PathName, EndpointName), Asked>>,
+}
+
+/// A handshake with an endpoint, beside the device.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub at: Timestamp,
+    pub answered: bool,
 }
 
 /// One cycle.
@@ -122,9 +131,36 @@ impl Latest {
         locked(&self.candidates).get(&(path.name.clone(), candidate.name.clone())).copied()
     }
 
+    pub fn asked(&self, path: &PathName, endpoint: &EndpointName) -> Option<Asked> {
+        locked(&self.asked).get(&(path.clone(), endpoint.clone())).copied()
+    }
+
+    /// Asks every endpoint but the one in use, all at once, for a person who wants to know. From
+    /// the active one's keys a handshake beside the device would make its peer roam away.
+    pub fn ask_standbys(&self, path: &PathConfig, store: &Store) {
+        let active = store.read(&path.name).map(|state| state.active).ok();
+        let live = device::read(&path.interface).ok();
+        let live = live.as_ref().and_then(|view| view.live(&path.endpoints));
+        thread::scope(|scope| {
+            for endpoint in &path.endpoints {
+                let is_live = live.is_some_and(|(one, _)| one.name == endpoint.name);
+                if active.as_ref() != Some(&endpoint.name) && !is_live {
+                    scope.spawn(|| self.ask(path, endpoint));
+                }
+            }
+        });
+    }
+
+    fn ask(&self, path: &PathConfig, endpoint: &Endpoint) -> bool {
+        let answered = answers(path, endpoint);
+        let asked = Asked { at: Timestamp::now(), answered };
+        locked(&self.asked).insert((path.name.clone(), endpoint.name.clone()), asked);
+        answered
+    }
+
     /// Asks a candidate, and remembers.
     fn probe(&self, path: &PathConfig, candidate: &Endpoint) -> Probed {
-        let alive = answers(path, candidate);
+        let alive = self.ask(path, candidate);
         let probed = Probed::new(self.known(path, candidate), alive, Uptime::now());
         let key = (path.name.clone(), candidate.name.clone());
         locked(&self.candidates).insert(key, probed);

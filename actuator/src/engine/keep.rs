@@ -11,6 +11,7 @@ use egress::state::{Latch, PathState, StateError, Timestamp};
 
 use super::Engine;
 use super::load::kind_of_unknown;
+use crate::history::Decision;
 
 impl Engine {
     pub fn keep(&mut self) {
@@ -58,7 +59,10 @@ impl Engine {
         }
         let intact = sight.integrity().iter().all(|(_, intact)| *intact);
         if !intact {
-            self.repair_or_stop(path, &mut state);
+            let outcome = self.repair_or_stop(path, &mut state).to_string();
+            if self.begun {
+                self.record(path, Decision::new("care", "repair", outcome).of(&state.active));
+            }
         }
         // An edited config is not the host's before a converge makes it so: until then nothing of
         // it is brought to the device, whose endpoints the loaded lock may not permit (S2).
@@ -104,6 +108,8 @@ impl Engine {
         }
         let cut = self.stop_in_kernel(path, kind_of_unknown(path));
         let why = chain(error);
+        let outcome = if cut.is_ok() { "stopped" } else { "failed" };
+        self.record(path, Decision::new("care", "stop", outcome).seeing(&why));
         tracing::error!(path = %path.name, why, cut = cut.is_ok(), "no usable state: stopped");
     }
 

@@ -11,6 +11,7 @@ mod histories;
 mod keep;
 mod load;
 mod person;
+mod screen;
 mod status;
 mod transition;
 
@@ -24,13 +25,15 @@ use egress::firewall::{NftError, Rules, StopKind, Walls, set_stop};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{chain, shake_hands};
 use egress::probe::HandshakeOutcome;
-use egress::state::{Latch, PathState, StateError, Store, Timestamp};
+use egress::state::{Act, Latch, PathState, StateError, Store, Timestamp};
 
 pub use alert::{Outcome, Verdicts};
 pub use converge::Wish;
 pub use evidence::Latest;
-pub use status::PathStatus;
+pub use screen::Ink;
+pub use status::{PathStatus, Word};
 
+use crate::history::{Decision, History};
 use crate::metrics::Metrics;
 
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,7 @@ pub struct Engine {
     config_file: PathBuf,
     config: Config,
     store: Store,
+    history: History,
     metrics: Arc<Metrics>,
     latest: Arc<Latest>,
     /// Paths whose latest failover was asked for with nothing left to fail forward to.
@@ -86,6 +90,7 @@ impl Engine {
         Ok(Self {
             config_file,
             config,
+            history: History::new(store.directory()),
             store,
             metrics: Arc::new(Metrics::new()),
             latest: Arc::new(Latest::default()),
@@ -99,10 +104,6 @@ impl Engine {
         &self.config
     }
 
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
     }
@@ -111,13 +112,38 @@ impl Engine {
         Arc::clone(&self.latest)
     }
 
+    pub fn config_file(&self) -> &std::path::Path {
+        &self.config_file
+    }
+
+    /// What a look needs that must not hold the engine up.
+    pub fn what_to_look_at(&self) -> (Vec<PathConfig>, Store, Arc<Latest>) {
+        (self.paths(), self.store.clone(), self.latest())
+    }
+
     fn paths(&self) -> Vec<PathConfig> {
         self.config.paths.clone()
+    }
+
+    /// Adds to the path's history; never fails, for nothing depends on it.
+    fn record(&self, path: &PathConfig, decision: Decision) {
+        self.history.record(&path.name, decision);
     }
 
     /// Engages the hard stop: the kernel first, in one transaction; then it is latched in state.
     fn hard_stop(
         &self,
+        path: &PathConfig,
+        reason: &str,
+        evidence: &str,
+    ) -> Result<(), EngineError> {
+        self.hard_stop_on("care", path, reason, evidence)
+    }
+
+    /// The same, on what was asked.
+    fn hard_stop_on(
+        &self,
+        ask: &str,
         path: &PathConfig,
         reason: &str,
         evidence: &str,
@@ -133,6 +159,9 @@ impl Engine {
             transition::stopped(&mut state, latch);
             self.store.write(&path.name, &state)
         });
+        let outcome = if cut.is_ok() { "hard_stopped" } else { "failed" };
+        let decision = Decision::new(ask, "hard stop", outcome).seeing(evidence).because(reason);
+        self.record(path, decision);
         cut?;
         // The stop table is in the kernel; it is the latch until state can be written again.
         written.map_err(EngineError::from)
@@ -175,9 +204,14 @@ impl Engine {
         path: &PathConfig,
         state: &mut PathState,
         to: &Endpoint,
+        why: &str,
     ) -> Result<(), EngineError> {
         let before = state.clone();
-        transition::switched(state, &to.name, Timestamp::now());
+        let now = Timestamp::now();
+        if state.active != to.name || state.chosen.is_none() {
+            state.chosen = Some(Act { reason: why.to_owned(), at: now });
+        }
+        transition::switched(state, &to.name, now);
         self.store.write(&path.name, state)?;
         if let Err(error) = device::switch(&path.interface, path.fwmark, to) {
             *state = before;

@@ -10,23 +10,29 @@ use egress::state::{Act, PathState, StateError, Timestamp};
 
 use super::{Engine, EngineError, transition};
 use crate::control::Reply;
+use crate::history::{Decision, NOTHING};
 
 type Step = Result<Option<String>, EngineError>;
 
 impl Engine {
     /// Lifts the hard stop. The leak that caused it is dealt with up to the count of now.
     pub fn release(&mut self, reason: &str) -> Reply {
-        self.each_path("nothing to release", |engine, path| engine.release_path(path, reason))
+        self.each_path("release", reason, "nothing to release", |engine, path| {
+            engine.release_path(path, reason)
+        })
     }
 
     /// Takes the lock off; `converge` puts it on again.
     pub fn unlock(&mut self, reason: &str) -> Reply {
-        self.each_path("already unlocked", |engine, path| engine.unlock_path(path, reason))
+        self.each_path("unlock", reason, "already unlocked", |engine, path| {
+            engine.unlock_path(path, reason)
+        })
     }
 
     /// No automatic failover for a while; a leak still stops.
     pub fn pause(&mut self, time: Duration) -> Reply {
-        self.each_path("nothing to pause", |engine, path| {
+        let reason = format!("for {} s", time.as_secs());
+        self.each_path("pause", &reason, "nothing to pause", |engine, path| {
             let mut state = engine.store.read(&path.name)?;
             state.pause(time, &Moment::now());
             engine.store.write(&path.name, &state)?;
@@ -35,10 +41,23 @@ impl Engine {
         })
     }
 
-    fn each_path(&mut self, none: &str, act: impl Fn(&mut Self, &PathConfig) -> Step) -> Reply {
+    fn each_path(
+        &mut self,
+        ask: &str,
+        reason: &str,
+        none: &str,
+        act: impl Fn(&mut Self, &PathConfig) -> Step,
+    ) -> Reply {
         let mut lines = Vec::new();
         for path in self.paths() {
-            match act(self, &path) {
+            let done = act(self, &path);
+            let (action, outcome) = match &done {
+                Ok(Some(done)) => (ask, done.clone()),
+                Ok(None) => (NOTHING, none.to_owned()),
+                Err(error) => (NOTHING, chain(error)),
+            };
+            self.record(&path, Decision::new(ask, action, outcome).because(reason));
+            match done {
                 Ok(done) => {
                     let done = done.unwrap_or_else(|| none.to_owned());
                     lines.push(format!("{}: {done}", path.name));

@@ -1,36 +1,86 @@
-//! How every path stands, for people and for the metrics page.
-
-use std::fmt::Write as _;
+//! How every path stands, for people and for the metrics page. `docs/status.schema.json` is the
+//! contract of its JSON.
 
 use egress::clock::Moment;
-use egress::config::PathConfig;
+use egress::config::{Endpoint, PathConfig};
 use egress::health::{Leak, Standing};
-use egress::observe::{self, chain, handshake_age};
-use egress::state::Timestamp;
+use egress::names::PathName;
+use egress::observe::{self, Sight, chain, handshake_age};
+use egress::state::{PathState, Timestamp};
 use serde::Serialize;
 
 use super::Engine;
+use crate::history::Decision;
+
+/// Of the JSON's form: it grows, and this is raised when something changes its meaning or goes.
+const SCHEMA: u32 = 1;
+
+/// Decisions that fit on a screen.
+const DECISIONS: usize = 10;
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub schema: u32,
+    /// Of whoever says so: the daemon, or a command where there is none.
+    pub pid: u32,
+    /// Whether that is the daemon.
+    pub daemon: bool,
+    pub paths: Vec<PathStatus>,
+}
 
 #[derive(Debug, Serialize)]
 pub struct PathStatus {
     pub path: String,
-    /// locked, stopped, unlocked or unknown.
-    pub standing: &'static str,
+    pub standing: Word,
     pub active_endpoint: Option<String>,
+    /// Unix time of the choice, and why it was made.
+    pub active_since: Option<u64>,
+    pub active_reason: Option<String>,
     pub primary_endpoint: String,
     pub live_endpoint: Option<String>,
     pub handshake_age_seconds: Option<u64>,
-    pub rules_intact: bool,
+    /// `None`: the rules cannot be read.
+    pub rules_intact: Option<bool>,
     pub uplinks: Vec<Coverage>,
     pub leaked_packets: Option<u64>,
     pub leak_baseline: Option<u64>,
     pub stop: Option<Stop>,
+    /// A person took the lock off.
+    pub unlocked: Option<Given>,
     pub paused_until: Option<u64>,
     pub exhausted: bool,
     pub last_converge: Option<u64>,
+    pub last_release: Option<Given>,
     pub problems: Vec<String>,
     /// Every configured endpoint, in order.
-    pub endpoints: Vec<String>,
+    pub endpoints: Vec<EndpointStatus>,
+    /// The latest, oldest first.
+    pub decisions: Vec<Decision>,
+}
+
+/// How a path stands, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Word {
+    Locked,
+    /// The hard stop is engaged.
+    Stopped,
+    /// A person took the lock off.
+    Unlocked,
+    /// It should be locked, and the killswitch is not there.
+    Open,
+    /// State or rules cannot be read.
+    Unknown,
+}
+
+#[derive(Debug, Serialize)]
+pub struct EndpointStatus {
+    pub endpoint: String,
+    /// The device has it now.
+    pub live: bool,
+    /// Whether it completed a handshake when it was last asked, beside the device.
+    pub reachable: Option<bool>,
+    pub asked_at: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,52 +96,51 @@ pub struct Stop {
     pub since: Option<u64>,
 }
 
+/// A person's act.
+#[derive(Debug, Serialize)]
+pub struct Given {
+    pub reason: String,
+    pub at: u64,
+}
+
+impl From<&egress::state::Act> for Given {
+    fn from(act: &egress::state::Act) -> Self {
+        Self { reason: act.reason.clone(), at: act.at.0 }
+    }
+}
+
 impl Engine {
-    pub fn status(&self) -> Vec<PathStatus> {
+    /// For people: with the latest decisions.
+    pub fn status(&self) -> Status {
+        let mut paths = self.standings();
+        for (one, path) in paths.iter_mut().zip(&self.config.paths) {
+            one.decisions = self.history.last(&path.name, DECISIONS);
+        }
+        Status { schema: SCHEMA, pid: std::process::id(), daemon: self.begun, paths }
+    }
+
+    /// For the metrics page.
+    pub fn standings(&self) -> Vec<PathStatus> {
         self.config.paths.iter().map(|path| self.path_status(path)).collect()
     }
 
     fn path_status(&self, path: &PathConfig) -> PathStatus {
         let sight = observe::look(path, &self.store);
         let state = sight.state.as_ref().ok();
-        let live = sight.device.as_ref().ok().and_then(|view| view.live(&path.endpoints));
-        let standing = sight.standing(path);
-        let latch = state.and_then(|state| state.latch.as_ref());
-        let stop = match (&standing, latch) {
-            (_, Some(latch)) => Some(Stop {
-                reason: latch.reason.clone(),
-                evidence: latch.evidence.clone(),
-                since: Some(latch.at.0),
-            }),
-            (Standing::Stopped, None) => Some(Stop {
-                reason: "the kernel's stop table is engaged".to_owned(),
-                evidence: String::new(),
-                since: None,
-            }),
-            _ => None,
-        };
+        let device = sight.device.as_ref().ok();
+        let live = device.and_then(|view| view.live(&path.endpoints));
+        let live = live.map(|(endpoint, _)| endpoint.name.clone());
         let count = sight.walls.as_ref().ok().and_then(|walls| walls.counts(&path.name).leaked);
+        let chosen = state.and_then(|state| state.chosen.as_ref());
         PathStatus {
             path: path.name.to_string(),
-            standing: match standing {
-                Standing::Locked => "locked",
-                Standing::Stopped => "stopped",
-                Standing::Unlocked => "unlocked",
-                Standing::Unknown(_) => "unknown",
-            },
+            standing: word(path, &sight),
             active_endpoint: state.map(|state| state.active.to_string()),
+            active_since: chosen.map(|act| act.at.0),
+            active_reason: chosen.map(|act| act.reason.clone()),
             primary_endpoint: path.primary().name.to_string(),
-            live_endpoint: live.map(|(endpoint, _)| endpoint.name.to_string()),
-            handshake_age_seconds: sight
-                .device
-                .as_ref()
-                .ok()
-                .and_then(handshake_age)
-                .map(|age| age.as_secs()),
-            rules_intact: {
-                let integrity = sight.integrity();
-                !integrity.is_empty() && integrity.iter().all(|(_, intact)| *intact)
-            },
+            handshake_age_seconds: device.and_then(handshake_age).map(|age| age.as_secs()),
+            rules_intact: sight.walls.is_ok().then(|| is_intact(&sight)),
             uplinks: sight
                 .coverage()
                 .into_iter()
@@ -99,20 +148,77 @@ impl Engine {
                 .collect(),
             leaked_packets: count.map(|count| count.packets),
             leak_baseline: state.map(|state| state.leak_baseline),
-            stop,
+            stop: stop(path, &sight),
+            unlocked: state.and_then(|state| state.unlocked.as_ref()).map(Given::from),
             // By the clock of now, whatever it was when the pause began.
             paused_until: state
                 .and_then(|state| state.pause_left(&Moment::now()))
                 .map(|left| Timestamp::now().0 + left.as_secs()),
             exhausted: self.exhausted.get(path.name.as_str()).copied().unwrap_or(false),
             last_converge: state.and_then(|state| state.last_converge).map(|at| at.0),
+            last_release: state.and_then(|state| state.last_release.as_ref()).map(Given::from),
             problems: problems(&sight, path),
-            endpoints: path.endpoints.iter().map(|one| one.name.to_string()).collect(),
+            endpoints: path
+                .endpoints
+                .iter()
+                .map(|endpoint| self.endpoint_status(&path.name, endpoint, live.as_ref()))
+                .collect(),
+            live_endpoint: live.map(|name| name.to_string()),
+            decisions: Vec::new(),
+        }
+    }
+
+    fn endpoint_status(
+        &self,
+        path: &PathName,
+        endpoint: &Endpoint,
+        live: Option<&egress::names::EndpointName>,
+    ) -> EndpointStatus {
+        let asked = self.latest.asked(path, &endpoint.name);
+        EndpointStatus {
+            endpoint: endpoint.name.to_string(),
+            live: live == Some(&endpoint.name),
+            reachable: asked.map(|asked| asked.answered),
+            asked_at: asked.map(|asked| asked.at.0),
         }
     }
 }
 
-fn problems(sight: &observe::Sight, path: &PathConfig) -> Vec<String> {
+/// The tighter of what state and kernel say; and never "locked" of what was not seen.
+fn word(path: &PathConfig, sight: &Sight) -> Word {
+    let killswitch = sight.walls.as_ref().map(|walls| walls.killswitch.is_some());
+    match (sight.standing(path), killswitch) {
+        (Standing::Stopped, _) => Word::Stopped,
+        (Standing::Unlocked, _) => Word::Unlocked,
+        (Standing::Locked, Ok(true)) => Word::Locked,
+        (Standing::Locked, Ok(false)) => Word::Open,
+        (Standing::Unknown(_), _) | (Standing::Locked, Err(_)) => Word::Unknown,
+    }
+}
+
+fn is_intact(sight: &Sight) -> bool {
+    let integrity = sight.integrity();
+    !integrity.is_empty() && integrity.iter().all(|(_, intact)| *intact)
+}
+
+fn stop(path: &PathConfig, sight: &Sight) -> Option<Stop> {
+    let latch = sight.state.as_ref().ok().and_then(|state| state.latch.as_ref());
+    match (sight.standing(path), latch) {
+        (_, Some(latch)) => Some(Stop {
+            reason: latch.reason.clone(),
+            evidence: latch.evidence.clone(),
+            since: Some(latch.at.0),
+        }),
+        (Standing::Stopped, None) => Some(Stop {
+            reason: "the kernel's stop table is engaged".to_owned(),
+            evidence: String::new(),
+            since: None,
+        }),
+        _ => None,
+    }
+}
+
+fn problems(sight: &Sight, path: &PathConfig) -> Vec<String> {
     let mut problems = Vec::new();
     problems.extend(sight.state.as_ref().err().map(chain));
     problems.extend(sight.walls.as_ref().err().map(chain));
@@ -121,58 +227,28 @@ fn problems(sight: &observe::Sight, path: &PathConfig) -> Vec<String> {
     if let Leak::Seen(packets) = sight.leak(path) {
         problems.push(format!("leak: {packets} packets above the baseline"));
     }
+    let unlocked = matches!(&sight.state, Ok(PathState { unlocked: Some(_), .. }));
+    let any = |walls: &egress::firewall::Walls| walls.killswitch.is_some() || walls.watch.is_some();
+    if unlocked && sight.walls.as_ref().is_ok_and(any) {
+        problems.push(
+            "rules are still loaded: an unlock or a converge was cut short; run either again"
+                .to_owned(),
+        );
+    }
     problems
+}
+
+impl Status {
+    pub fn healthy(&self) -> bool {
+        self.paths.iter().all(PathStatus::healthy)
+    }
 }
 
 impl PathStatus {
     /// Whether everything is as it should be.
     pub fn healthy(&self) -> bool {
         let covered = self.uplinks.iter().all(|uplink| uplink.covered);
-        self.standing == "locked" && self.rules_intact && covered && self.problems.is_empty()
-    }
-
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("path {}: {}", self.path, self.standing)];
-        let mut add = |label: &str, text: String| lines.push(format!("  {label:<12}{text}"));
-        if let Some(stop) = &self.stop {
-            let mut text = stop.reason.clone();
-            if let Some(since) = stop.since {
-                let _ = write!(text, ", {} s ago", Timestamp(since).age().as_secs());
-            }
-            if !stop.evidence.is_empty() {
-                let _ = write!(text, " ({})", stop.evidence);
-            }
-            add("hard stop", text);
-        }
-        if let Some(active) = &self.active_endpoint {
-            let role = if *active == self.primary_endpoint { "primary" } else { "backup" };
-            add("endpoint", format!("{active} ({role})"));
-        }
-        add(
-            "handshake",
-            match self.handshake_age_seconds {
-                Some(age) => format!("{age} s ago"),
-                None => "never".to_owned(),
-            },
-        );
-        add("rules", if self.rules_intact { "intact" } else { "not the intended ones" }.to_owned());
-        for uplink in &self.uplinks {
-            let covered = if uplink.covered { "watched" } else { "NOT watched yet" };
-            add("uplink", format!("{} {covered}", uplink.device));
-        }
-        if let (Some(leaked), Some(baseline)) = (self.leaked_packets, self.leak_baseline) {
-            add("leaked", format!("{leaked} packets, {baseline} of them dealt with"));
-        }
-        if let Some(until) = self.paused_until {
-            let left = until.saturating_sub(Timestamp::now().0);
-            add("paused", format!("no automatic failover for {left} s"));
-        }
-        if self.exhausted {
-            add("exhausted", "no later endpoint is left to fail forward to".to_owned());
-        }
-        for problem in &self.problems {
-            add("problem", problem.clone());
-        }
-        lines
+        let intact = self.rules_intact == Some(true);
+        self.standing == Word::Locked && intact && covered && self.problems.is_empty()
     }
 }

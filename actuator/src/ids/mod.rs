@@ -87,6 +87,7 @@ pub fn converge(mut reply: Reply, check_only: bool, config_file: &Path) -> Reply
     // The lock is in place whatever the controller says: its own lines are above.
     reply.lines.extend(own.lines.into_iter().map(|line| format!("ids: {line}")));
     reply.exit = reply.exit.max(own.exit);
+    reply.changed |= own.changed;
     reply
 }
 
@@ -124,14 +125,14 @@ fn apply(config: &Config) -> Reply {
             )];
             if differences.is_empty() {
                 lines.push("nothing else has changed".to_owned());
-                return Reply::done(lines);
+                return Reply { changed: true, ..Reply::done(lines) };
             }
             lines.push(
                 "more has changed meanwhile, by somebody else or by the controller; look at it:"
                     .to_owned(),
             );
             lines.extend(differences.into_iter().map(|line| format!("  {line}")));
-            Reply::refused(lines)
+            Reply { changed: true, ..Reply::refused(lines) }
         }
         Err(error) => unknown(error),
     }
