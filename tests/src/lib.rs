@@ -26,6 +26,7 @@
 pub mod addresses;
 pub mod clock;
 pub mod container;
+pub mod controller;
 mod dhcp;
 mod egress_config;
 mod enter;

@@ -37,6 +37,8 @@ enum Command {
     Session(commands::session::Arguments),
     /// Connect a Unix socket to a TCP address.
     Relay(commands::relay::Arguments),
+    /// Be a UniFi controller, as far as its IPS setting goes.
+    Controller(commands::controller::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Forwarder(arguments) => commands::forwarder::run(&arguments),
         Command::Session(arguments) => commands::session::run(&arguments),
         Command::Relay(arguments) => commands::relay::run(&arguments),
+        Command::Controller(arguments) => commands::controller::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

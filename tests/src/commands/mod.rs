@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+pub mod controller;
 pub mod echo;
 pub mod forwarder;
 pub mod frames;
