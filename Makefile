@@ -1,5 +1,5 @@
 # What is needed and missing is installed first, where that can be done: scripts/setup.sh.
-.PHONY: demo test bench lint setup
+.PHONY: demo test bench matrix lint setup
 
 # The whole story, live, in about a minute; KEEP=1 leaves it running at the end.
 demo:
@@ -12,6 +12,10 @@ test:
 # What the project promises about time, measured in one run; about fifteen minutes.
 bench:
 	@exec scripts/bench.sh
+
+# Every fault times every kind of traffic; writes docs/leak-matrix.md.
+matrix:
+	@exec scripts/matrix.sh
 
 lint:
 	@exec scripts/lint.sh

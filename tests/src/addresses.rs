@@ -20,6 +20,10 @@ pub const EGRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub const EGRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 2);
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 1);
+/// Where the host's second uplink goes once it is plugged in.
+pub const SECOND_UPLINK: &str = "eth1";
+pub const EGRESS_SECOND: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
+pub const ROUTER_SECOND: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 pub const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 pub const WORLD_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0xc, 0, 0, 0, 0x80);
 /// A second address of `world`, for holes: a route to it can leave [`WORLD`] in the tunnel.

@@ -14,7 +14,7 @@ pub const CONTAINER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0x20, 0, 0, 0, 2)
 pub const BRIDGE_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 1);
 const BRIDGE_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0x20, 0, 0, 0, 1);
 /// The host's end of the container's cable.
-const PORT: &str = "veth-lab";
+pub const PORT: &str = "veth-lab";
 
 impl World {
     /// Makes the bridge, what Docker would load into nft for it, and starts the container.

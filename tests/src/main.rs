@@ -27,6 +27,10 @@ enum Command {
     Traffic(commands::traffic::Arguments),
     /// Send packets by a device, past the tunnel, and say what became of them.
     Leak(commands::leak::Arguments),
+    /// Send kinds of traffic of the leak matrix, all at once, until standard input ends.
+    Flood(commands::flood::Arguments),
+    /// Take TCP connections, and read what they send.
+    Sink(commands::sink::Arguments),
     /// HTTP GET: the status on the first line, the body after it.
     Get(commands::http::GetArguments),
     /// HTTP POST of what is on standard input, as JSON.
@@ -51,6 +55,8 @@ fn main() -> ExitCode {
             commands::leak::run(&arguments);
             Ok(())
         }
+        Command::Flood(arguments) => commands::flood::run(&arguments),
+        Command::Sink(arguments) => commands::sink::run(&arguments),
         Command::Get(arguments) => commands::http::get(&arguments),
         Command::Post(arguments) => commands::http::post(&arguments),
         Command::Forwarder(arguments) => commands::forwarder::run(&arguments),

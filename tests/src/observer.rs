@@ -2,13 +2,14 @@
 //! what it is. It knows nothing of the host's own rules and counters.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::addresses::{Endpoint, Ns, WIREGUARD_PORT};
 use crate::eventually::eventually;
+use crate::kinds::Kind;
 use crate::leaks::Leak;
 use crate::world::World;
 
@@ -148,7 +149,17 @@ impl World {
     }
 
     pub(crate) fn load_observer(&self) {
-        self.nft(Ns::Router, &rules());
+        self.nft(Ns::Router, &(rules() + &kinds()));
+    }
+
+    /// Packets outside the tunnel by kind, since the observer was loaded. What was sent before
+    /// this call has been counted when it returns.
+    #[track_caller]
+    pub fn observed_kinds(&self) -> BTreeMap<Kind, u64> {
+        self.fence();
+        let counts = self.counters("kinds");
+        let of = |kind: Kind| counts.get(&kind.counter()).copied().unwrap_or(0);
+        Kind::by_precedence().into_iter().map(|kind| (kind, of(kind))).collect()
     }
 
     /// Waits until a frame sent now has been counted, and so every frame sent before it.
@@ -166,10 +177,12 @@ impl World {
     }
 
     fn counts(&self) -> Counts {
-        let text = self.exec_ok(
-            Ns::Router,
-            &["nft", "--json", "list", "counters", "table", "netdev", "observer"],
-        );
+        self.counters("observer")
+    }
+
+    fn counters(&self, table: &str) -> Counts {
+        let text = self
+            .exec_ok(Ns::Router, &["nft", "--json", "list", "counters", "table", "netdev", table]);
         let json: Value = serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("counters of the observer: {error}: {text}"));
         json["nftables"]
@@ -189,19 +202,19 @@ fn difference(now: &Counts, baseline: &Counts, class: Class) -> u64 {
     of(now) - of(baseline)
 }
 
+/// The observer's table: the same rules at both of the router's ports that the host can be on.
 fn rules() -> String {
     let counters = Class::ALL.map(|class| format!("    counter {class} {{ }}")).join("\n");
-    let endpoints = Endpoint::ALL.map(|endpoint| endpoint.address().to_string()).join(", ");
+    let endpoints = v4_endpoints();
     let endpoints_v6 = Endpoint::ALL.map(|endpoint| endpoint.address_v6().to_string()).join(", ");
+    let ports = at_ports(-500);
     format!(
-        r#"table netdev observer {{
+        r"table netdev observer {{
 {counters}
-    chain lan {{
-        type filter hook ingress device "lan" priority -500; policy accept;
-
+    chain seen {{
         meta protocol arp counter name arp_frames accept
-        ip daddr {{ {endpoints} }} udp dport {WIREGUARD_PORT} @th,64,32 {{ 0x01000000, 0x02000000, 0x03000000, 0x04000000 }} counter name tunnel accept
-        ip6 daddr {{ {endpoints_v6} }} udp dport {WIREGUARD_PORT} @th,64,32 {{ 0x01000000, 0x02000000, 0x03000000, 0x04000000 }} counter name tunnel accept
+        ip daddr {{ {endpoints} }} udp dport {WIREGUARD_PORT} @th,64,32 {{ {WIREGUARD_TYPES} }} counter name tunnel accept
+        ip6 daddr {{ {endpoints_v6} }} udp dport {WIREGUARD_PORT} @th,64,32 {{ {WIREGUARD_TYPES} }} counter name tunnel accept
         meta protocol ip udp sport 68 udp dport 67 counter name dhcp accept
         meta protocol ip6 udp sport 546 udp dport 547 counter name dhcp accept
         ip6 hoplimit 255 icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} counter name ndp accept
@@ -227,7 +240,52 @@ fn rules() -> String {
         meta protocol ip6 meta l4proto icmpv6 counter name icmp6 accept
         counter name other_ip
     }}
+{ports}
 }}
-"#
+"
     )
+}
+
+/// The same packets by the kinds of the leak matrix.
+fn kinds() -> String {
+    let endpoints = v4_endpoints();
+    let (mut counters, mut rules) = (String::new(), String::new());
+    for kind in Kind::by_precedence() {
+        let counter = kind.counter();
+        let _ = writeln!(counters, "    counter {counter} {{ }}");
+        for matched in kind.matches(&endpoints) {
+            let _ = writeln!(rules, "        {matched} counter name {counter} accept");
+        }
+    }
+    let ports = at_ports(-400);
+    format!(
+        "table netdev kinds {{
+{counters}
+    chain seen {{
+        ip daddr {{ {endpoints} }} udp dport {WIREGUARD_PORT} @th,64,32 {{ {WIREGUARD_TYPES} }} accept
+{rules}    }}
+{ports}
+}}
+"
+    )
+}
+
+/// The first four bytes of `WireGuard`'s messages.
+const WIREGUARD_TYPES: &str = "0x01000000, 0x02000000, 0x03000000, 0x04000000";
+
+fn v4_endpoints() -> String {
+    Endpoint::ALL.map(|endpoint| endpoint.address().to_string()).join(", ")
+}
+
+fn at_ports(priority: i32) -> String {
+    ["lan", "lan2"]
+        .map(|port| {
+            format!(
+                "    chain {port} {{
+        type filter hook ingress device \"{port}\" priority {priority}; policy accept;
+        jump seen
+    }}"
+            )
+        })
+        .join("\n")
 }

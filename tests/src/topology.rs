@@ -4,11 +4,15 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use crate::addresses::{
-    EGRESS, EGRESS_V6, Endpoint, Ns, ROUTER, ROUTER_MAC, ROUTER_V6, UPLINK, WORLD, WORLD_HOLE,
-    WORLD_V6,
+    EGRESS, EGRESS_V6, Endpoint, Ns, ROUTER, ROUTER_MAC, ROUTER_SECOND, ROUTER_V6, UPLINK, WORLD,
+    WORLD_HOLE, WORLD_V6,
 };
 use crate::exec::{self, COMMAND_LIMIT};
 use crate::world::exec_with_input;
+
+/// The router's port for a second uplink, and the end of its cable that nobody has plugged in.
+pub const SECOND_PORT: &str = "lan2";
+pub const SPARE: &str = "spare";
 
 /// One cable: a host's `eth0` and the router's port for it.
 struct Link {
@@ -113,6 +117,12 @@ fn create(links: &[Link]) {
             Ns::Router
         );
     }
+    // Not plugged in yet: both ends are the router's.
+    let _ = writeln!(
+        commands,
+        "link add name {SPARE} netns {0} type veth peer name {SECOND_PORT} netns {0}",
+        Ns::Router
+    );
     ip_outside(&commands);
 }
 
@@ -140,6 +150,10 @@ fn router(links: &[Link]) {
             "addr add {v4}/24 dev {port}\naddr add {v6}/64 dev {port} nodad\nlink set {port} up"
         );
     }
+    let _ = writeln!(
+        commands,
+        "addr add {ROUTER_SECOND}/24 dev {SECOND_PORT}\nlink set {SECOND_PORT} up"
+    );
     ip_batch(Ns::Router, &commands);
 }
 

@@ -14,6 +14,7 @@ use crate::addresses::{
 use crate::eventually::eventually;
 use crate::keys::KeyPair;
 use crate::process::Process;
+use crate::programs::kill;
 use crate::topology::{ip_batch, sysctl};
 use crate::world::World;
 
@@ -196,6 +197,15 @@ impl World {
     /// Deletes the client's device, as a crash of `wireguard-go` or `ip link del` would.
     pub fn delete_tunnel(&mut self) {
         drop(self.tunnel.take());
+    }
+
+    /// Kills the process behind the client's device; false where the kernel is `WireGuard` itself.
+    pub fn kill_wireguard(&mut self) -> bool {
+        let Some(daemon) = self.tunnel.as_mut().and_then(|device| device.daemon.as_mut()) else {
+            return false;
+        };
+        kill(daemon);
+        true
     }
 
     /// Moves the client's device to `endpoint` by hand, for tests of the lab itself and to reset.

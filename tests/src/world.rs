@@ -202,19 +202,25 @@ fn start_echo() -> Process {
         argv.extend(["--listen", address]);
     }
     let mut process = Process::start(Ns::World, "echo", &argv, &[]);
-    let port = format!(":{ECHO_PORT:04X} ");
-    eventually(COMMAND_LIMIT, "the echo service listens", || {
+    await_listening(&mut process, &["udp", "udp6"], ECHO_PORT, addresses.len());
+    process
+}
+
+/// Waits until so many sockets of the process's namespace are bound to the port.
+#[track_caller]
+pub(crate) fn await_listening(process: &mut Process, tables: &[&str], port: u16, sockets: usize) {
+    let port = format!(":{port:04X} ");
+    eventually(COMMAND_LIMIT, &format!("{} listens", process.name().to_owned()), || {
         assert!(process.is_alive(), "{}", process.log());
-        let sockets: usize = ["udp", "udp6"]
+        let bound: usize = tables
             .iter()
             .filter_map(|table| {
                 fs::read_to_string(format!("/proc/{}/net/{table}", process.pid())).ok()
             })
             .map(|table| table.matches(&port).count())
             .sum();
-        sockets >= addresses.len()
+        bound >= sockets
     });
-    process
 }
 
 fn sibling_dir() -> PathBuf {

@@ -1,6 +1,6 @@
 //! Packets made by hand, for `AF_PACKET` and raw sockets.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use lab::addresses::{EGRESS, ROUTER, ROUTER_MAC};
 
@@ -54,9 +54,42 @@ pub fn udp4(source: Ipv4Addr, target: Ipv4Addr, port: u16, payload: &[u8]) -> Ve
     packet
 }
 
+/// The same packet as a later fragment of a larger one: its ports are no ports any more.
+pub fn later_fragment(mut packet: Vec<u8>) -> Vec<u8> {
+    // Offset 8 * 185, the last fragment of its packet.
+    packet[6..8].copy_from_slice(&185_u16.to_be_bytes());
+    packet[10..12].fill(0);
+    let sum = checksum(&packet[..20]).to_be_bytes();
+    packet[10..12].copy_from_slice(&sum);
+    packet
+}
+
+/// A segment of an open connection, in its IPv4 header; numbers that nobody expects.
+pub fn tcp_segment(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend(from.port().to_be_bytes());
+    segment.extend(to.port().to_be_bytes());
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 1]);
+    // Five words of header; ACK and PSH; a window.
+    segment.extend([0x50, 0x18, 0x10, 0, 0, 0, 0, 0]);
+    segment.extend(b"old!");
+    let mut pseudo = Vec::from(from.ip().octets());
+    pseudo.extend(to.ip().octets());
+    pseudo.extend([0, 6, 0, 24]);
+    pseudo.extend(&segment);
+    let sum = checksum(&pseudo).to_be_bytes();
+    segment[16..18].copy_from_slice(&sum);
+    let mut packet = vec![0x45, 0, 0, 44, 0, 0, 0, 0, 64, 6, 0, 0];
+    packet.extend(from.ip().octets());
+    packet.extend(to.ip().octets());
+    packet.extend(segment);
+    packet
+}
+
 /// An ICMP echo request; the kernel fills in the checksum of version 6, not of version 4.
-pub fn echo_request(kind: u8, sequence: u16) -> Vec<u8> {
-    let mut message = vec![kind, 0, 0, 0, 0x1a, 0xb0];
+pub fn echo_request(kind: u8, id: u16, sequence: u16) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend(id.to_be_bytes());
     message.extend(sequence.to_be_bytes());
     message.extend(b"lab");
     message.push(0);

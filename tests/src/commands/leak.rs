@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 
 use lab::Leak;
 use lab::addresses::{ECHO, ECHO_V6, EGRESS, Endpoint, WORLD, WORLD_V6};
+use lab::kinds::ECHO_ID_HOST;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{LinkAddr, MsgFlags, sendto};
@@ -62,11 +63,11 @@ fn attempt(arguments: &Arguments, sequence: u16) -> io::Result<()> {
         Leak::Tcp4 => tcp(arguments, target(ECHO)),
         Leak::Tcp6 => tcp(arguments, target(ECHO_V6)),
         Leak::Icmp4 => {
-            let message = frames::echo_request(ICMP_ECHO_REQUEST, sequence);
+            let message = frames::echo_request(ICMP_ECHO_REQUEST, ECHO_ID_HOST, sequence);
             icmp(arguments, Protocol::ICMPV4, WORLD.into(), &message)
         }
         Leak::Icmp6 => {
-            let message = frames::echo_request(ICMPV6_ECHO_REQUEST, sequence);
+            let message = frames::echo_request(ICMPV6_ECHO_REQUEST, ECHO_ID_HOST, sequence);
             icmp(arguments, Protocol::ICMPV6, WORLD_V6.into(), &message)
         }
         Leak::Packet
@@ -152,7 +153,7 @@ fn bound(
     Ok(socket)
 }
 
-fn link_address(device: &str) -> io::Result<LinkAddr> {
+pub fn link_address(device: &str) -> io::Result<LinkAddr> {
     getifaddrs()?
         .filter(|interface| interface.interface_name == device)
         .find_map(|interface| interface.address?.as_link_addr().copied())

@@ -2,6 +2,7 @@
 
 pub mod controller;
 pub mod echo;
+pub mod flood;
 pub mod forwarder;
 pub mod frames;
 pub mod http;
@@ -9,5 +10,6 @@ pub mod leak;
 mod ordinary;
 pub mod relay;
 pub mod session;
+pub mod sink;
 pub mod traffic;
 pub mod up;

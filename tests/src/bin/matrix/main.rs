@@ -1,0 +1,158 @@
+//! The leak matrix: every fault times every kind of traffic, under our lock and, as its positive
+//! control, under none; for comparison under two locks that others document.
+//!
+//! Fails where our lock lets a packet out, or where a control is blind.
+
+mod cell;
+mod fault;
+mod lock;
+mod page;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum as _};
+
+use cell::{Amount, Kinds, Row};
+use fault::Fault;
+use lock::Lock;
+
+#[derive(Parser)]
+#[command(about = "Measures the leak matrix")]
+struct Arguments {
+    #[command(flatten)]
+    amount: Amount,
+    /// Only these rows.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Fault>,
+    /// Under these locks.
+    #[arg(long, value_delimiter = ',', default_value = "ours,none")]
+    locks: Vec<Lock>,
+    /// Worlds at the same time; most of a world's time is waiting.
+    #[arg(long, default_value_t = 3)]
+    jobs: usize,
+    /// Where to write the page.
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// Inside a world of its own: measure one row with these kinds.
+    #[arg(long, hide = true)]
+    inside: Option<Kinds>,
+}
+
+/// One world.
+#[derive(Clone, Copy)]
+struct Job {
+    fault: Fault,
+    lock: Lock,
+    kinds: Kinds,
+}
+
+pub type Matrix = BTreeMap<(Lock, Fault), Row>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let chosen = |fault: &&Fault| arguments.only.is_empty() || arguments.only.contains(fault);
+    let faults: Vec<Fault> = Fault::value_variants().iter().filter(chosen).copied().collect();
+    if let Some(kinds) = arguments.inside {
+        lab::enter_for_bin();
+        let (fault, amount) = (faults[0], arguments.amount);
+        let mut stage = cell::Stage::raise(fault, arguments.locks[0], kinds, amount);
+        let row = cell::run(&mut stage, fault, amount);
+        println!("{}", serde_json::to_string(&row).expect("a row is JSON"));
+        // Without taking the world down: it ends with this process.
+        std::process::exit(0);
+    }
+    let started = Instant::now();
+    let matrix = match measure(&jobs(&faults, &arguments.locks), &arguments) {
+        Ok(matrix) => matrix,
+        Err(failed) => {
+            eprintln!("{failed}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let elapsed = started.elapsed();
+    if let Some(file) = &arguments.page {
+        let text = page::page(&matrix, &arguments.amount, elapsed);
+        std::fs::write(file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
+    for line in page::totals(&matrix) {
+        println!("{line}");
+    }
+    println!("{} worlds in {:.0} s", jobs(&faults, &arguments.locks).len(), elapsed.as_secs_f64());
+    let wrong = page::wrong(&matrix);
+    for line in &wrong {
+        eprintln!("{line}");
+    }
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn jobs(faults: &[Fault], locks: &[Lock]) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for &fault in faults {
+        for &lock in locks {
+            let kinds: &[Kinds] =
+                if lock == Lock::Ours { &[Kinds::Stack, Kinds::Raw] } else { &[Kinds::All] };
+            jobs.extend(kinds.iter().map(|&kinds| Job { fault, lock, kinds }));
+        }
+    }
+    jobs
+}
+
+/// A process enters one world, so each is a process; some at a time.
+fn measure(jobs: &[Job], arguments: &Arguments) -> Result<Matrix, String> {
+    let queue = Mutex::new(jobs.iter());
+    let (sender, rows) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..arguments.jobs.max(1) {
+            let (queue, sender) = (&queue, sender.clone());
+            scope.spawn(move || {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next().copied();
+                    let Some(job) = next else { return };
+                    if sender.send((job, world(job, arguments.amount))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    drop(sender);
+    let mut matrix = Matrix::new();
+    let mut failed = String::new();
+    for (job, row) in rows {
+        match row {
+            Ok(row) => {
+                let whole = matrix.entry((job.lock, job.fault)).or_default();
+                whole.kinds.extend(row.kinds);
+                whole.others += row.others;
+            }
+            Err(said) => {
+                failed += &format!("{} under {}: {said}\n", job.fault.name(), job.lock.name());
+            }
+        }
+    }
+    if failed.is_empty() { Ok(matrix) } else { Err(failed) }
+}
+
+fn world(job: Job, amount: Amount) -> Result<Row, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let kinds = job.kinds.to_possible_value().map(|value| value.get_name().to_owned());
+    let output = Command::new(program)
+        .args(["--inside", &kinds.unwrap_or_default()])
+        .args(["--only", &job.fault.name(), "--locks", &job.lock.name()])
+        .args(["--rate", &amount.rate.to_string(), "--before", &amount.before.to_string()])
+        .args(["--after", &amount.after.to_string()])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{}\n{said}", output.status));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.trim()).map_err(|error| format!("{error}: {text}\n{said}"))
+}

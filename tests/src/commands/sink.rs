@@ -1,0 +1,23 @@
+//! `lab sink`: takes every connection, and reads what comes.
+
+use std::io::{self, Read as _};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[arg(long)]
+    listen: SocketAddr,
+}
+
+pub fn run(arguments: &Arguments) -> io::Result<()> {
+    for stream in TcpListener::bind(arguments.listen)?.incoming() {
+        // A client that is gone before it is taken is no concern of the others.
+        let Ok(mut stream) = stream else { continue };
+        thread::spawn(move || {
+            let mut buffer = [0; 16 * 1024];
+            while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+        });
+    }
+    Ok(())
+}
