@@ -119,7 +119,6 @@ impl Fault {
         let ours = stage.lock == Lock::Ours;
         let world = &mut stage.world;
         match self {
-            Self::Nothing => {}
             Self::TunnelDeleted => world.delete_tunnel_link(),
             Self::TunnelRecreated => {
                 world.delete_tunnel();
@@ -182,7 +181,11 @@ impl Fault {
                     world.actuator_ok(&["converge"]);
                 }
             }
-            Self::StateUnreadable | Self::DiskFull | Self::HardStop | Self::Converge => {}
+            Self::Nothing
+            | Self::StateUnreadable
+            | Self::DiskFull
+            | Self::HardStop
+            | Self::Converge => {}
         }
     }
 }

@@ -122,7 +122,7 @@ fn measure(jobs: &[Job], arguments: &Arguments) -> Result<Matrix, String> {
     });
     drop(sender);
     let mut matrix = Matrix::new();
-    let mut failed = String::new();
+    let mut failed = Vec::new();
     for (job, row) in rows {
         match row {
             Ok(row) => {
@@ -131,11 +131,11 @@ fn measure(jobs: &[Job], arguments: &Arguments) -> Result<Matrix, String> {
                 whole.others += row.others;
             }
             Err(said) => {
-                failed += &format!("{} under {}: {said}\n", job.fault.name(), job.lock.name());
+                failed.push(format!("{} under {}: {said}", job.fault.name(), job.lock.name()));
             }
         }
     }
-    if failed.is_empty() { Ok(matrix) } else { Err(failed) }
+    if failed.is_empty() { Ok(matrix) } else { Err(failed.join("\n")) }
 }
 
 fn world(job: Job, amount: Amount) -> Result<Row, String> {
