@@ -2,7 +2,9 @@
 
 mod control;
 mod decide;
+mod door;
 mod engine;
+mod frugal;
 mod history;
 mod ids;
 mod lock;
@@ -11,10 +13,8 @@ mod serve;
 mod validate;
 mod webhook;
 
-use std::fs;
 use std::io::{IsTerminal as _, Write as _};
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 use egress::config::Config;
 use egress::observe::chain;
 use egress::state::Store;
-use web::{LogFlags, WebFlags, flags};
+use web::{LogFlags, WebFlags};
 
 use crate::control::{Ask, Command, Form, NoReply, Reply, Standbys, exit};
 use crate::engine::{Engine, Ink, Shared, Wish};
@@ -67,13 +67,6 @@ struct Flags {
 enum Act {
     /// Receive alerts and act on them.
     Serve {
-        /// Address to listen on; beyond loopback only with a token.
-        #[arg(
-            long = "web.listen-address",
-            value_name = "ADDRESS",
-            default_value = "127.0.0.1:9062"
-        )]
-        listen: SocketAddr,
         /// File with the bearer token that notifications must carry.
         #[arg(long = "web.bearer-token-file", value_name = "FILE")]
         token: Option<PathBuf>,
@@ -124,6 +117,8 @@ enum Act {
     Ids(ids::Ids),
 }
 
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9062);
+
 fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() { Err("say why, it is kept".to_owned()) } else { Ok(text.to_owned()) }
@@ -171,7 +166,7 @@ fn main() -> ExitCode {
     };
     flags.log.init();
     let reply = match &flags.act {
-        Act::Serve { listen, token, web } => daemon(&flags, *listen, token.as_deref(), web),
+        Act::Serve { token, web } => daemon(&flags, token.as_deref(), web),
         Act::Validate => match Config::load(&flags.config_file()) {
             Ok(config) => validate::validate(&config, &Store::new(&flags.state)),
             Err(error) => Reply::config(chain(error)),
@@ -240,48 +235,40 @@ fn act_here(flags: &Flags, ask: &Ask) -> Reply {
     }
 }
 
-fn daemon(flags: &Flags, listen: SocketAddr, token: Option<&Path>, web: &WebFlags) -> Reply {
-    let token = match token.map(read_token).transpose() {
-        Ok(token) => token,
-        Err(why) => return Reply::new(vec![why], exit::USAGE),
+fn daemon(flags: &Flags, token: Option<&Path>, web: &WebFlags) -> Reply {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return Reply::refused(vec![chain(error)]),
     };
-    if token.is_none() && !flags::is_loopback(&listen) {
-        let why = format!(
-            "--web.listen-address {listen}: refused beyond loopback without credentials; \
-             give --web.bearer-token-file"
-        );
-        return Reply::new(vec![why], exit::USAGE);
-    }
     let _lock = match WriterLock::take(&flags.state, "actuator serve") {
         Ok(lock) => lock,
         Err(error) => return Reply::refused(vec![chain(error)]),
+    };
+    let listeners = {
+        let _inside = runtime.enter();
+        web::listen(web, DEFAULT_ADDRESS)
+    };
+    let listeners = match listeners {
+        Ok(listeners) => listeners,
+        Err(error) => return Reply::refused(vec![chain(error)]),
+    };
+    let beyond = web::beyond_loopback(&listeners);
+    let gate = match door::gate(web.config_file.clone(), token, beyond) {
+        Ok(gate) => gate,
+        Err(why) => return Reply::new(vec![why], exit::USAGE),
     };
     let engine = match Engine::new(flags.config_file(), Store::new(&flags.state)) {
         Ok(engine) => engine,
         Err(error) => return Reply::config(chain(error)),
     };
     let options = serve::Options {
-        listen,
+        listeners,
+        gate,
         telemetry_path: web.telemetry_path.clone(),
-        token,
         socket: flags.socket.clone(),
     };
-    match serve::serve(engine, options) {
+    match serve::serve(engine, options, &runtime) {
         Ok(()) => Reply::done(Vec::new()),
         Err(error) => Reply::refused(vec![chain(error)]),
     }
-}
-
-fn read_token(file: &Path) -> Result<Vec<u8>, String> {
-    let text = fs::read_to_string(file)
-        .map_err(|error| format!("token file {} cannot be read: {error}", file.display()))?;
-    let mode = fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
-    if mode & 0o007 != 0 {
-        return Err(format!("token file {} can be read by others: chmod o-rwx", file.display()));
-    }
-    let token = text.trim().as_bytes().to_vec();
-    if token.is_empty() {
-        return Err(format!("token file {} is empty: put one line of random text", file.display()));
-    }
-    Ok(token)
 }

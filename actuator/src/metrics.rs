@@ -1,7 +1,7 @@
 //! The actuator's metrics: what it counted, and how the paths stand at the scrape.
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
-use web::Exposition;
+use web::{Exposition, Refusal};
 
 use crate::engine::{PathStatus, Word};
 
@@ -43,8 +43,8 @@ const OUTCOMES: [(&str, &[&str]); 4] = [
     ("heartbeat", &["heartbeat"]),
 ];
 
-/// Why a notification was turned away, each from the first scrape on.
-pub const REJECTIONS: [&str; 5] = ["auth", "body", "method", "parse", "too_large"];
+/// Why a notification was turned away, beside who sent it; each from the first scrape on.
+const REJECTIONS: [&str; 5] = ["body", "busy", "method", "parse", "too_large"];
 
 impl Metrics {
     pub fn new() -> Self {
@@ -79,7 +79,7 @@ impl Metrics {
             "Notifications turned away before their alerts were looked at.",
             &["reason"],
         );
-        for reason in REJECTIONS {
+        for reason in REJECTIONS.into_iter().chain(Refusal::ALL.map(Refusal::word)) {
             rejected.with_label_values(&[reason]);
         }
         let repairs = counter(

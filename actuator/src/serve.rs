@@ -1,7 +1,6 @@
 //! The daemon: the webhook, the root-only socket, a health cycle per path, and its care each second.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,30 +8,26 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UnixListener};
-use web::server::{self, Listener};
+use tokio::runtime::Runtime;
+use web::{Gate, Site, server};
 
 use crate::control;
 use crate::engine::{Engine, Shared};
-use crate::webhook::Webhook;
+use crate::webhook::{self, Webhook};
 
 /// How long rules that were removed may stay removed, and a new uplink uncovered.
 const CARE: Duration = Duration::from_secs(1);
 
 pub struct Options {
-    pub listen: SocketAddr,
+    /// Open already, and not served before the first look.
+    pub listeners: Vec<TcpListener>,
+    pub gate: Gate,
     pub telemetry_path: String,
-    pub token: Option<Vec<u8>>,
     pub socket: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("{address} cannot be listened on")]
-    Listen {
-        address: SocketAddr,
-        #[source]
-        source: std::io::Error,
-    },
     #[error("socket {path} cannot be made")]
     Socket {
         path: PathBuf,
@@ -41,18 +36,18 @@ pub enum ServeError {
     },
 }
 
-pub fn serve(engine: Engine, options: Options) -> Result<(), ServeError> {
+pub fn serve(engine: Engine, options: Options, runtime: &Runtime) -> Result<(), ServeError> {
     for path in &engine.config().paths {
         let endpoints: Vec<String> =
             path.endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
         engine.metrics().prepare(path.name.as_str(), &endpoints);
     }
     let shared = Shared::new(engine);
-    // The first look comes before anything is listened on: lock and latch are in force by then.
+    // The first look comes before anything is answered: lock and latch are in force by then.
     shared.lock().begin();
     start_care(&shared);
     start_cycles(&shared);
-    run(shared, options)
+    runtime.block_on(run(shared, options))
 }
 
 fn start_care(shared: &Shared) {
@@ -83,34 +78,31 @@ fn start_cycles(shared: &Shared) {
     });
 }
 
-#[tokio::main]
 async fn run(shared: Shared, options: Options) -> Result<(), ServeError> {
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|source| ServeError::Listen { address: options.listen, source })?;
     let socket = bind_socket(&options.socket)
         .map_err(|source| ServeError::Socket { path: options.socket.clone(), source })?;
-    tracing::info!(address = %options.listen, socket = %options.socket.display(), "listening");
+    for listener in &options.listeners {
+        let address = listener.local_addr().map(|address| address.to_string());
+        let address = address.unwrap_or_default();
+        tracing::info!(address, socket = %options.socket.display(), "listening");
+    }
 
+    let metrics = shared.lock().metrics();
     let webhook = Arc::new(Webhook {
-        metrics: shared.lock().metrics(),
+        metrics: Arc::clone(&metrics),
         engine: shared.clone(),
-        token: options.token,
         telemetry_path: options.telemetry_path,
     });
     let alerts = move |request| {
         let webhook = Arc::clone(&webhook);
         async move { webhook.answer(request).await }
     };
+    let refused = move |refusal, path: &str| webhook::refused(&metrics, refusal, path);
     let requests = move |request| control::serve_request(shared.clone(), request);
     let only = nix::unistd::geteuid().as_raw();
     tokio::join!(
-        web::serve(Listener::Tcp(listener), Arc::new(alerts), server::terminated()),
-        web::serve(
-            Listener::Unix { listener: socket, only },
-            Arc::new(requests),
-            server::terminated()
-        ),
+        web::serve(options.listeners, Site::new(options.gate, alerts, refused)),
+        web::serve_local(socket, only, requests, server::terminated()),
     );
     // Nothing is undone on the way out: the lock stays in the kernel (S1).
     tracing::info!("ended, the lock stays");

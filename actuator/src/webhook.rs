@@ -1,23 +1,23 @@
 //! `POST /api/v1/alerts`: Alertmanager's notifications, version 4. Also the metrics path,
 //! `/-/healthy`, `/-/ready` and a landing page.
 //!
-//! Replies: 200 done or nothing to do, with an outcome per alert; 400 malformed; 401; 413; 503 try
-//! again. From the network one can only tighten (S6): there is no route that releases or fails back.
+//! Replies: 200 done or nothing to do, with an outcome per alert; 400 malformed; 401; 405; 413; 503
+//! try again. From the network one can only tighten (S6): there is no route that releases or fails back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use egress::state::Timestamp;
-use http_body_util::{BodyExt as _, Limited};
-use hyper::header::AUTHORIZATION;
+use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
-use subtle::ConstantTimeEq as _;
-use web::{Answer, Request, answer};
+use web::body::BodyError;
+use web::{Answer, Refusal, Request, answer};
 
 use crate::engine::{Engine, Outcome, Shared, Verdicts};
+use crate::frugal;
 use crate::metrics::Metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -27,70 +27,72 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Ten thousand alerts of ours are 6 MiB; nobody has more than a few.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
 
-/// A notification arrives in one go; who takes longer holds a connection for no good reason.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where notifications arrive.
+pub const ROUTE: &str = "/api/v1/alerts";
 
 /// The parts of a notification that count. Unknown fields are ignored: they grow.
 #[derive(Debug, Deserialize)]
 struct Notification {
+    #[serde(deserialize_with = "frugal::alerts")]
     alerts: Vec<Alert>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Alert {
     status: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "frugal::labels")]
     labels: BTreeMap<String, String>,
 }
 
 pub struct Webhook {
     pub engine: Shared,
     pub metrics: Arc<Metrics>,
-    pub token: Option<Vec<u8>>,
     pub telemetry_path: String,
 }
 
 impl Webhook {
     pub async fn answer(&self, request: Request) -> Answer {
         let path = request.uri().path().to_owned();
-        match (request.method(), path.as_str()) {
-            (&Method::POST, "/api/v1/alerts") => self.alerts(request).await,
-            (_, "/api/v1/alerts") => self.reject("method", StatusCode::METHOD_NOT_ALLOWED),
-            (&Method::GET, path) if path == self.telemetry_path => self.metrics().await,
-            (&Method::GET, "/-/healthy" | "/-/ready") => answer(StatusCode::OK, TEXT, "ok\n"),
-            (&Method::GET, "/") => {
-                answer(StatusCode::OK, "text/html; charset=utf-8", self.landing())
+        let reads = [Method::GET, Method::HEAD].contains(request.method());
+        match path.as_str() {
+            ROUTE if request.method() == Method::POST => self.alerts(request).await,
+            ROUTE => allow(self.reject("method", StatusCode::METHOD_NOT_ALLOWED), "POST"),
+            _ if !reads => {
+                allow(answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n"), "GET, HEAD")
             }
+            path if path == self.telemetry_path => {
+                self.metrics(web::scrape_timeout(&request)).await
+            }
+            "/-/healthy" | "/-/ready" => answer(StatusCode::OK, TEXT, "ok\n"),
+            "/" => answer(StatusCode::OK, "text/html; charset=utf-8", self.landing()),
             _ => answer(StatusCode::NOT_FOUND, TEXT, "not found\n"),
         }
     }
 
     fn reject(&self, reason: &'static str, status: StatusCode) -> Answer {
-        self.metrics.rejected.with_label_values(&[reason]).inc();
-        tracing::warn!(reason, %status, "notification turned away");
+        turned_away(&self.metrics, reason, status);
         answer(status, TEXT, format!("{reason}\n"))
     }
 
     async fn alerts(&self, request: Request) -> Answer {
-        if !self.authorised(&request) {
-            return self.reject("auth", StatusCode::UNAUTHORIZED);
-        }
-        let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
-        let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+        let body = match web::body::read(request, BODY_LIMIT).await {
+            Ok(body) => body,
+            Err(BodyError::TooLarge) => {
                 return self.reject("too_large", StatusCode::PAYLOAD_TOO_LARGE);
             }
-            Ok(Err(_)) | Err(_) => return self.reject("body", StatusCode::BAD_REQUEST),
-        };
-        let Ok(notification) = serde_json::from_slice::<Notification>(&body) else {
-            return self.reject("parse", StatusCode::BAD_REQUEST);
+            Err(BodyError::Broken) => return self.reject("body", StatusCode::BAD_REQUEST),
+            Err(BodyError::Busy) => return self.reject("busy", StatusCode::SERVICE_UNAVAILABLE),
         };
         let engine = self.engine.clone();
-        let handled =
-            tokio::task::spawn_blocking(move || handle(&mut engine.lock(), &notification.alerts));
-        let Ok(outcomes) = handled.await else {
-            return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "try again\n");
+        // A large body is held to the end: what is made of it takes memory too.
+        let handled = tokio::task::spawn_blocking(move || {
+            let notification = serde_json::from_slice::<Notification>(&body).ok()?;
+            Some(handle(&mut engine.lock(), &notification.alerts))
+        });
+        let outcomes = match handled.await {
+            Ok(Some(outcomes)) => outcomes,
+            Ok(None) => return self.reject("parse", StatusCode::BAD_REQUEST),
+            Err(_) => return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "try again\n"),
         };
         let retry = outcomes.iter().any(Outcome::retry);
         let status = if retry { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
@@ -98,24 +100,15 @@ impl Webhook {
         answer(status, JSON, json!({ "outcomes": words }).to_string())
     }
 
-    fn authorised(&self, request: &Request) -> bool {
-        let Some(token) = &self.token else {
-            return true;
-        };
-        let given = request.headers().get(AUTHORIZATION).map(hyper::header::HeaderValue::as_bytes);
-        let given = given.and_then(|value| value.strip_prefix(b"Bearer "));
-        given.is_some_and(|given| bool::from(given.ct_eq(token)))
-    }
-
-    async fn metrics(&self) -> Answer {
+    async fn metrics(&self, limit: Duration) -> Answer {
         let engine = self.engine.clone();
         let page = tokio::task::spawn_blocking(move || {
             let engine = engine.lock();
             engine.metrics().page(&engine.standings())
         });
-        match page.await {
-            Ok(page) => answer(StatusCode::OK, METRICS, page),
-            Err(_) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "try again\n"),
+        match tokio::time::timeout(limit, page).await {
+            Ok(Ok(page)) => answer(StatusCode::OK, METRICS, page),
+            _ => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "try again\n"),
         }
     }
 
@@ -126,6 +119,25 @@ impl Webhook {
             env!("CARGO_PKG_VERSION"),
             path = self.telemetry_path,
         )
+    }
+}
+
+fn allow(mut answer: Answer, methods: &'static str) -> Answer {
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer
+}
+
+fn turned_away(metrics: &Metrics, reason: &'static str, status: StatusCode) {
+    metrics.rejected.with_label_values(&[reason]).inc();
+    tracing::warn!(reason, %status, "notification turned away");
+}
+
+/// Counts who was not let in. Without a path it was a connection, which may have been a notification.
+pub fn refused(metrics: &Metrics, refusal: Refusal, path: &str) {
+    if path == ROUTE || path.is_empty() {
+        turned_away(metrics, refusal.word(), refusal.status());
+    } else {
+        tracing::debug!(reason = refusal.word(), path, "turned away");
     }
 }
 

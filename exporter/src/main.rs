@@ -8,7 +8,7 @@ mod page;
 mod scrape;
 mod standby;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,8 +16,7 @@ use std::sync::Arc;
 use clap::Parser;
 use egress::observe::chain;
 use egress::state::Store;
-use tokio::net::TcpListener;
-use web::{LogFlags, WebFlags, flags, server};
+use web::{Gate, LogFlags, Refusal, Site, WebFlags};
 
 use crate::current::Current;
 use crate::cycles::Cycles;
@@ -38,10 +37,6 @@ struct Flags {
     )]
     state: PathBuf,
 
-    /// Address to listen on. This version speaks neither TLS nor passwords, so it stays on loopback.
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:9061")]
-    listen: SocketAddr,
-
     /// Run one cycle, print the metrics on standard output and end.
     #[arg(long)]
     once: bool,
@@ -52,6 +47,8 @@ struct Flags {
     #[command(flatten)]
     log: LogFlags,
 }
+
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9061);
 
 /// As in sysexits(3).
 const EX_USAGE: u8 = 64;
@@ -80,28 +77,33 @@ fn main() -> ExitCode {
         print!("{}", collect::page(&current, &store, &Cycles::once(&current, &store)));
         return ExitCode::SUCCESS;
     }
-    if !flags::is_loopback(&flags.listen) {
-        eprintln!(
-            "exporter: --web.listen-address {}: refused beyond loopback, because this version speaks \
-             neither TLS nor passwords; listen on 127.0.0.1 and put a proxy in front",
-            flags.listen
-        );
-        return EX_USAGE.into();
-    }
-    match run(&flags, &current, &store) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("exporter: {} could not be served: {error}", flags.listen);
-            REFUSED.into()
-        }
-    }
+    run(&flags, &current, &store)
 }
 
 #[tokio::main]
-async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> std::io::Result<()> {
-    let listener = TcpListener::bind(flags.listen).await?;
+async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> ExitCode {
+    // It says nothing that hurts, as other exporters: who wants it kept says so in the file.
+    let live = web::Live::load(flags.web.config_file.clone(), Box::new(|_| Ok(())));
+    let gate = match live.and_then(|live| Gate::new(live, None)) {
+        Ok(gate) => gate,
+        Err(why) => {
+            eprintln!("exporter: {why}");
+            return EX_USAGE.into();
+        }
+    };
+    let listeners = match web::listen(&flags.web, DEFAULT_ADDRESS) {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            eprintln!("exporter: {}", chain(error));
+            return REFUSED.into();
+        }
+    };
     let cycles = Cycles::start(current, store);
-    tracing::info!(address = %flags.listen, paths = current.get().paths.len(), "listening");
+    for listener in &listeners {
+        let address = listener.local_addr().map(|address| address.to_string());
+        let address = address.unwrap_or_default();
+        tracing::info!(address, paths = current.get().paths.len(), "listening");
+    }
     let scrapes = Arc::new(scrape::Scrapes {
         current: Arc::clone(current),
         store: store.clone(),
@@ -112,8 +114,10 @@ async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> std::io::R
         let scrapes = Arc::clone(&scrapes);
         async move { scrapes.answer(&request).await }
     };
-    let listener = server::Listener::Tcp(listener);
-    web::serve(listener, Arc::new(handler), server::terminated()).await;
+    let refused = |refusal: Refusal, path: &str| {
+        tracing::debug!(reason = refusal.word(), path, "turned away");
+    };
+    web::serve(listeners, Site::new(gate, handler, refused)).await;
     tracing::info!("ended");
-    Ok(())
+    ExitCode::SUCCESS
 }

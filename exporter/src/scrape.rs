@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egress::state::Store;
+use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, StatusCode};
 use web::{Answer, Request, answer};
 
@@ -13,11 +14,6 @@ use crate::cycles::Cycles;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Prometheus' default scrape timeout, where a client does not announce one.
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Left for the answer to travel.
-const MARGIN: Duration = Duration::from_millis(200);
 
 pub struct Scrapes {
     pub current: Arc<Current>,
@@ -29,10 +25,12 @@ pub struct Scrapes {
 impl Scrapes {
     pub async fn answer(&self, request: &Request) -> Answer {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
+            let mut answer = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
         }
         match request.uri().path() {
-            path if path == self.telemetry_path => self.metrics(timeout(request)).await,
+            path if path == self.telemetry_path => self.metrics(web::scrape_timeout(request)).await,
             "/-/healthy" => answer(StatusCode::OK, TEXT, "healthy\n"),
             "/-/ready" if self.cycles.ready() => answer(StatusCode::OK, TEXT, "ready\n"),
             "/-/ready" => {
@@ -63,11 +61,4 @@ impl Scrapes {
             path = self.telemetry_path,
         )
     }
-}
-
-fn timeout(request: &Request) -> Duration {
-    let announced = request.headers().get("X-Prometheus-Scrape-Timeout-Seconds");
-    let seconds = announced.and_then(|value| value.to_str().ok()?.parse::<f64>().ok());
-    let announced = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    announced.unwrap_or(SCRAPE_TIMEOUT).saturating_sub(MARGIN)
 }

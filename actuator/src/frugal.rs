@@ -1,0 +1,116 @@
+//! Reading a notification without holding what nobody looks at: eight mebibytes of the smallest
+//! labels and alerts would be a hundred once they are maps.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// More alerts than anybody has.
+const MOST_ALERTS: usize = 10_000;
+
+/// The labels that a decision may look at; all others are read over.
+const LABELS: [&str; 5] = ["action", "endpoint", "host", "instance", "path"];
+
+/// Longer than any name that is valid: its value could match nothing.
+const LONGEST: usize = 256;
+
+pub fn alerts<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_seq(Alerts(PhantomData))
+}
+
+struct Alerts<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Alerts<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of alerts")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let mut alerts = Vec::new();
+        while let Some(alert) = seq.next_element()? {
+            if alerts.len() == MOST_ALERTS {
+                return Err(A::Error::custom("more alerts than anybody has"));
+            }
+            alerts.push(alert);
+        }
+        Ok(alerts)
+    }
+}
+
+pub fn labels<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    deserializer.deserialize_map(Labels)
+}
+
+struct Labels;
+
+impl<'de> Visitor<'de> for Labels {
+    type Value = BTreeMap<String, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping of labels")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut labels = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if LABELS.contains(&name.as_str()) {
+                let mut value: String = map.next_value()?;
+                if value.len() > LONGEST {
+                    value.clear();
+                }
+                labels.insert(name, value);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct One {
+        #[serde(deserialize_with = "labels")]
+        labels: BTreeMap<String, String>,
+    }
+
+    #[derive(Deserialize)]
+    struct All {
+        #[serde(deserialize_with = "alerts")]
+        alerts: Vec<One>,
+    }
+
+    #[test]
+    fn what_nobody_looks_at_is_not_kept() {
+        let long = "x".repeat(LONGEST + 1);
+        let text = format!(
+            r#"{{"alerts":[{{"labels":{{"path":"media","other":"y","n":[1],"endpoint":"{long}"}}}}]}}"#
+        );
+        let all: All = serde_json::from_str(&text).expect("read");
+        let kept: Vec<(&str, &str)> =
+            all.alerts[0].labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(kept, [("endpoint", ""), ("path", "media")]);
+    }
+
+    #[test]
+    fn ten_thousand_alerts_are_read_and_one_more_is_refused() {
+        let with = |count: usize| {
+            format!(r#"{{"alerts":[{}]}}"#, vec![r#"{"labels":{}}"#; count].join(","))
+        };
+        let read = |count| serde_json::from_str::<All>(&with(count)).map(|all| all.alerts.len());
+        assert_eq!(read(MOST_ALERTS).ok(), Some(MOST_ALERTS));
+        assert!(read(MOST_ALERTS + 1).is_err());
+    }
+}
