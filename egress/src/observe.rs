@@ -27,7 +27,8 @@ pub struct Uplinked {
     /// By which packets can leave now: what tells whether the uplink works.
     pub in_use: Vec<Device>,
     /// These, and those that were one at the last load and still exist: an unplugged cable takes
-    /// the route, and brings it back. All are to be covered by the watch.
+    /// the route, and brings it back. And those by which the workload enters. All are to be covered
+    /// by the watch.
     pub to_cover: Vec<Device>,
 }
 
@@ -74,12 +75,19 @@ fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
 
 /// The uplinks: as configured, or every device that holds a default route.
 pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Uplinked, String> {
-    let in_use: Vec<Device> = match &path.uplinks {
-        Uplinks::Named(names) => names.iter().filter_map(|name| uplink::device(name)).collect(),
-        Uplinks::Auto => uplink::default_route_devices(&[&path.interface]).map_err(chain)?,
+    let known = |listed: &[String]| -> Vec<Device> {
+        listed.iter().filter_map(|name| uplink::device(name)).collect()
+    };
+    let in_use = match &path.uplinks {
+        Uplinks::Named(names) => known(names),
+        Uplinks::Auto => {
+            let tunnels: Vec<&str> = path.tunnels.iter().map(String::as_str).collect();
+            uplink::default_route_devices(&tunnels).map_err(chain)?
+        }
     };
     let still = recorded.iter().filter_map(|device| uplink::device(&device.name));
-    let mut to_cover: Vec<Device> = in_use.iter().cloned().chain(still).collect();
+    let entrances = known(path.workload.interfaces());
+    let mut to_cover: Vec<Device> = in_use.iter().cloned().chain(still).chain(entrances).collect();
     to_cover.sort();
     to_cover.dedup();
     Ok(Uplinked { in_use, to_cover })
@@ -187,8 +195,17 @@ impl Sight {
         let same = |listing: &Option<Listing>, digest: Option<&String>| {
             digest.is_some() && listing.as_ref().map(Listing::digest).as_ref() == digest
         };
+        // The rules of a cgroup that was made anew still look the same.
+        let same_cgroups = intended.is_none_or(|intended| {
+            intended
+                .rules
+                .cgroups()
+                .iter()
+                .all(|name| intended.cgroups.get(name).copied() == firewall::cgroup::id(name))
+        });
+        let killswitch = intended.map(|intended| &intended.killswitch);
         vec![
-            ("killswitch", same(&walls.killswitch, intended.map(|intended| &intended.killswitch))),
+            ("killswitch", same_cgroups && same(&walls.killswitch, killswitch)),
             ("watch", same(&walls.watch, intended.map(|intended| &intended.watch))),
         ]
     }

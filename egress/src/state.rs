@@ -3,6 +3,7 @@
 //! Written to a temporary file, synced, renamed; so a reader finds the old one or the new one.
 //! Holds no secret. Missing, torn, newer or foreign is never read as healthy (S7).
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -90,8 +91,11 @@ pub struct Intended {
     pub watch: String,
     /// What they were made from: what is lost is put back from here.
     pub rules: Rules,
-    /// The uplinks that the watch was attached to.
+    /// The devices that the watch was attached to.
     pub uplinks: Vec<Device>,
+    /// Which cgroup each name meant: the rules hold the id. One that was not there is not in here.
+    #[serde(default)]
+    pub cgroups: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -299,7 +299,8 @@ fn about_walls(page: &mut Exposition, views: &[PathView]) {
         "How many walls this kind of workload has: killswitch, and watch where it can see it.",
     );
     for view in views {
-        walls.sample(&[("path", view.path.name.as_str())], 2.0);
+        let count = f64::from(view.path.workload.walls());
+        walls.sample(&[("path", view.path.name.as_str())], count);
     }
 }
 

@@ -58,6 +58,10 @@ impl Leak {
         Self::Endpoint,
     ];
 
+    /// The kinds that pass the host's IP stack by: only the watch sees them, and each is a leak that
+    /// is acted on.
+    pub const FRAMES: [Self; 3] = [Self::Packet, Self::Vlan, Self::Qinq];
+
     /// The kinds that need no `CAP_NET_RAW`.
     pub const UNPRIVILEGED: [Self; 5] =
         [Self::Udp4, Self::Udp6, Self::Tcp4, Self::Tcp6, Self::Endpoint];

@@ -99,8 +99,8 @@ impl<'world> Host<'world> {
 
     fn assert_tight(&mut self, when: &str) {
         self.world.reset_observer();
-        // A frame past the IP stack is stopped by the watch, and is a leak to act on: last of all.
-        for kind in Leak::ALL.into_iter().filter(|kind| *kind != Leak::Packet) {
+        // Frames past the IP stack are stopped by the watch, and are leaks to act on: last of all.
+        for kind in Leak::ALL.into_iter().filter(|kind| !Leak::FRAMES.contains(kind)) {
             self.world.send_outside(kind, 3);
         }
         assert_eq!(self.world.observed_outside(), 0, "{when}: {:?}", self.world.observations());
@@ -147,7 +147,9 @@ impl<'world> Host<'world> {
 
     fn assert_frames_are_stopped(&mut self) {
         self.world.reset_observer();
-        self.world.send_outside(Leak::Packet, 3);
+        for kind in Leak::FRAMES {
+            self.world.send_outside(kind, 3);
+        }
         assert_eq!(self.world.observed_outside(), 0, "{:?}", self.world.observations());
     }
 

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use egress::config::{Config, PathConfig};
+use egress::config::{Config, PathConfig, Workload};
 use egress::device;
 use egress::firewall::{Rules, StopKind};
 use egress::observe::{self, Sight, chain};
@@ -46,7 +46,7 @@ enum Step {
 
 impl Engine {
     pub fn converge(&mut self, wish: Wish) -> Reply {
-        let wanted = match Config::load(&self.config_file) {
+        let wanted = match Config::load_for_converge(&self.config_file) {
             Ok(config) => config,
             Err(error) => return Reply::config(chain(error)),
         };
@@ -260,8 +260,9 @@ fn must_load(path: &PathConfig, sight: &Sight) -> Option<&'static str> {
 
 /// Refuses to cut the session that asks. A path that is locked already has shown that it does not.
 fn stay_in(path: &PathConfig, sight: &Sight, peer: Option<IpAddr>) -> Result<(), EngineError> {
-    let locked = sight.walls.as_ref().is_ok_and(|walls| walls.killswitch.is_some());
-    let Some(peer) = peer.filter(|peer| !locked && !peer.is_loopback()) else {
+    let locked = sight.walls.as_ref().is_ok_and(|walls| walls.holds(&path.name));
+    let cuts_host = path.workload == Workload::Host && !locked;
+    let Some(peer) = peer.filter(|peer| cuts_host && !peer.is_loopback()) else {
         return Ok(());
     };
     let known = path.management.iter().chain(&path.allow).any(|net| net.contains(&peer));

@@ -1,12 +1,12 @@
 //! Loads the walls, reads them back, and records them as intended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use egress::config::PathConfig;
-use egress::firewall::{self, Rules, StopKind, Walls};
+use egress::firewall::{self, Count, Rules, StopKind, Walls, cgroup};
 use egress::neighbours;
 use egress::observe::{self, chain};
-use egress::state::{Intended, PathState};
+use egress::state::{Intended, PathState, StateError};
 
 use super::alert::Outcome;
 use super::{Engine, EngineError};
@@ -16,44 +16,103 @@ const ATTEMPTS: usize = 3;
 
 impl Engine {
     /// Killswitch first, then the watch, then what waited from before is drained; only then is the
-    /// leak counter's baseline taken. What was counted before this load stays a leak.
+    /// leak counters' baseline taken. What was counted before this load stays a leak.
+    ///
+    /// The tables are those of all paths, so what was read back is recorded for each of them.
     pub(super) fn load(
         &self,
         path: &PathConfig,
         rules: Rules,
         state: &mut PathState,
     ) -> Result<(), EngineError> {
-        let others = self.config.paths.iter().filter(|other| other.name != path.name);
-        let all: Vec<Rules> =
-            std::iter::once(rules.clone()).chain(others.map(|other| self.rules(other))).collect();
-        let killswitch = firewall::load_killswitch(&all)?;
-        let before = firewall::leaked(&path.name)?;
-        let recorded = state.intended.as_ref().map(|old| old.uplinks.clone()).unwrap_or_default();
-        let uplinks = observe::uplinks(path, &recorded).map_err(EngineError::Uplinks)?;
-        let names: BTreeSet<String> =
-            uplinks.to_cover.into_iter().map(|device| device.name).collect();
-        let names: Vec<String> = names.into_iter().collect();
-        let (watch, uplinks) = firewall::load_watch(&all, &names)?;
+        let mut loaded = vec![Loaded { path, rules, state: Some(state.clone()), before: None }];
+        loaded.extend(self.others_loaded(path)?);
+        let all: Vec<Rules> = loaded.iter().map(|one| one.rules.clone()).collect();
+        let cgroups = cgroups_of(&all);
+        let names = devices(&loaded);
+        let led_outside = |names: &BTreeSet<String>| -> Vec<String> {
+            let enters = |name: &&String| all.iter().any(|one| one.enters_by(name));
+            names.iter().filter(|name| !enters(name)).cloned().collect()
+        };
+        let (killswitch, names) = match names {
+            Ok(names) => (firewall::load_killswitch(&all, &led_outside(&names))?, names),
+            Err(error) => {
+                // The lock needs no device; only then is told what is wrong with them.
+                firewall::load_killswitch(&all, &[])?;
+                return Err(error);
+            }
+        };
+        for one in &mut loaded {
+            one.before = firewall::leaked(&one.path.name)?;
+        }
+        let (watch, uplinks) = firewall::load_watch(&all, &Vec::from_iter(names))?;
         for device in &uplinks {
             neighbours::drain(&device.name);
         }
-        let after = firewall::leaked(&path.name)?.ok_or(EngineError::NoCounter)?.packets;
-        state.leak_baseline = match before {
-            Some(before) => {
-                // Forgiven is only what this load itself let pass to the watch.
-                let waited = after.saturating_sub(before.packets);
-                state.leak_baseline.min(before.packets) + waited
+        for one in loaded {
+            let mine = one.path.name == path.name;
+            let after = firewall::leaked(&one.path.name)?.ok_or(EngineError::NoCounter)?.packets;
+            let Some(mut new) = one.state else { continue };
+            new.leak_baseline = match one.before {
+                Some(before) => {
+                    // Forgiven is only what this load itself let pass to the watch.
+                    let waited = after.saturating_sub(before.packets);
+                    new.leak_baseline.min(before.packets) + waited
+                }
+                None => after,
+            };
+            let ids = |name: &String| Some((name.clone(), *cgroups.get(name)?));
+            new.intended = Some(Intended {
+                killswitch: killswitch.digest(),
+                watch: watch.digest(),
+                cgroups: one.rules.cgroups().iter().filter_map(ids).collect(),
+                rules: one.rules,
+                uplinks: uplinks.clone(),
+            });
+            self.store.write(&one.path.name, &new)?;
+            if mine {
+                *state = new;
             }
-            None => after,
-        };
-        state.intended = Some(Intended {
-            killswitch: killswitch.digest(),
-            watch: watch.digest(),
-            rules,
-            uplinks,
-        });
-        self.store.write(&path.name, state)?;
+        }
         Ok(())
+    }
+
+    /// The other paths whose rules belong into the tables: all but those that a person unlocked, and
+    /// those that were never converged. A state that cannot be read takes no lock off.
+    fn others_loaded(&self, path: &PathConfig) -> Result<Vec<Loaded<'_>>, EngineError> {
+        let walls = Walls::read()?;
+        let others = self.config.paths.iter().filter(|other| other.name != path.name);
+        let loaded = others.filter_map(|other| {
+            let (rules, state) = match self.store.read(&other.name) {
+                Ok(state) if state.unlocked.is_some() => return None,
+                Ok(state) => match &state.intended {
+                    Some(intended) => (intended.rules.clone(), Some(state)),
+                    None => return None,
+                },
+                Err(StateError::Missing { .. }) if !walls.holds(&other.name) => return None,
+                Err(_) => (Rules::of(other), None),
+            };
+            Some(Loaded { path: other, rules, state, before: None })
+        });
+        Ok(loaded.collect())
+    }
+
+    /// Takes the lock of one path off and leaves the others'.
+    pub(super) fn unload(&self, path: &PathConfig) -> Result<(), EngineError> {
+        let mut others = self.others_loaded(path)?;
+        let Some(readable) = others.iter().position(|one| one.state.is_some()) else {
+            return match others.first() {
+                None => Ok(firewall::unlock()?),
+                Some(other) => Err(EngineError::Refused(format!(
+                    "refused: the state of path {} cannot be read, and its lock must stay; \
+                     `actuator release --reason TEXT` first",
+                    other.path.name
+                ))),
+            };
+        };
+        let one = others.swap_remove(readable);
+        let Some(mut state) = one.state else { return Ok(()) };
+        self.load(one.path, one.rules, &mut state)
     }
 
     /// Puts back what is missing; where that fails, the path is cut.
@@ -101,4 +160,32 @@ impl Engine {
 pub(super) fn kind_of_unknown(path: &PathConfig) -> StopKind {
     let walls = Walls::read().ok();
     walls.and_then(|walls| walls.stop_kind(&path.name)).unwrap_or(StopKind::NoState)
+}
+
+/// A path whose rules are in the tables.
+struct Loaded<'a> {
+    path: &'a PathConfig,
+    rules: Rules,
+    /// `None`: it cannot be read; nothing is recorded then.
+    state: Option<PathState>,
+    /// Leaks that were counted before this load.
+    before: Option<Count>,
+}
+
+/// Every device that the watch is to be attached to, for all paths.
+fn devices(loaded: &[Loaded]) -> Result<BTreeSet<String>, EngineError> {
+    let mut names = BTreeSet::new();
+    for one in loaded {
+        let recorded = one.state.as_ref().and_then(|state| state.intended.as_ref());
+        let recorded = recorded.map(|old| old.uplinks.clone()).unwrap_or_default();
+        let found = observe::uplinks(one.path, &recorded).map_err(EngineError::Uplinks)?;
+        names.extend(found.to_cover.into_iter().map(|device| device.name));
+    }
+    Ok(names)
+}
+
+/// Read before the load: where one changes meanwhile, the next look sees it.
+fn cgroups_of(all: &[Rules]) -> BTreeMap<String, u64> {
+    let names = all.iter().flat_map(Rules::cgroups);
+    names.filter_map(|name| Some((name.clone(), cgroup::id(name)?))).collect()
 }

@@ -167,24 +167,35 @@ impl Engine {
         written.map_err(EngineError::from)
     }
 
-    /// Cuts `path` and leaves every other stopped path as it is.
+    /// Cuts `path` and leaves every other path as it is, stopped or not.
     fn stop_in_kernel(&self, path: &PathConfig, kind: StopKind) -> Result<(), NftError> {
-        let mut cut = self.other_stops(path).unwrap_or_default();
+        let (mut cut, living) = self.others_by_stop(path).unwrap_or_default();
         cut.push((self.rules(path), kind));
-        set_stop(&cut)
+        set_stop(&cut, &living)
     }
 
     /// Lifts the stop of `path` and of no other.
     fn lift_in_kernel(&self, path: &PathConfig) -> Result<(), NftError> {
-        set_stop(&self.other_stops(path)?)
+        let (cut, mut living) = self.others_by_stop(path)?;
+        living.push(self.rules(path));
+        set_stop(&cut, &living)
     }
 
-    fn other_stops(&self, path: &PathConfig) -> Result<Vec<(Rules, StopKind)>, NftError> {
+    /// The other paths: those that are cut, and those that are not.
+    #[allow(clippy::type_complexity)]
+    fn others_by_stop(
+        &self,
+        path: &PathConfig,
+    ) -> Result<(Vec<(Rules, StopKind)>, Vec<Rules>), NftError> {
         let walls = Walls::read()?;
-        let others = self.config.paths.iter().filter(|other| other.name != path.name);
-        let stopped =
-            others.filter_map(|other| Some((self.rules(other), walls.stop_kind(&other.name)?)));
-        Ok(stopped.collect())
+        let (mut cut, mut living) = (Vec::new(), Vec::new());
+        for other in self.config.paths.iter().filter(|other| other.name != path.name) {
+            match walls.stop_kind(&other.name) {
+                Some(kind) => cut.push((self.rules(other), kind)),
+                None => living.push(self.rules(other)),
+            }
+        }
+        Ok((cut, living))
     }
 
     /// What the path's rules are made from: as converged, or as configured before the first time.

@@ -115,13 +115,13 @@ impl Engine {
             ));
         }
         let walls = firewall::Walls::read()?;
-        let is_off = walls.killswitch.is_none() && walls.watch.is_none();
+        let is_off = !walls.holds(&path.name);
         if state.unlocked.is_some() && is_off {
             return Ok(None);
         }
         state.unlocked = Some(Act { reason: reason.to_owned(), at: Timestamp::now() });
         self.store.write(&path.name, &state)?;
-        firewall::unlock()?;
+        self.unload(path)?;
         tracing::warn!(path = %path.name, reason, "the lock was taken off");
         Ok(Some("the lock is off; `actuator converge` puts it on again".to_owned()))
     }

@@ -161,8 +161,21 @@ pub enum Problem {
     KeepaliveOff,
     #[error("{got} is not known here; write {want}")]
     Choice { got: Shown, want: &'static str },
-    #[error("the workload `{0}` is not supported by this version, only `host` is; write `host`")]
-    WorkloadUnsupported(&'static str),
+    #[error("is not one bit; write a number with one bit set, such as 0x2000000")]
+    WorkloadMark,
+    #[error("{0} is no cgroup; write its path below /sys/fs/cgroup, such as `vpn.slice`")]
+    Cgroup(Shown),
+    #[error("there is no user {0} on this host; create it, or write its number")]
+    UnknownUser(Shown),
+    #[error("is no user; write a name, or a number below 4294967295")]
+    Uid,
+    #[error("root runs the tunnel and the host; lock another user, or the whole host")]
+    RootLocked,
+    #[error(
+        "there is no cgroup /sys/fs/cgroup/{0}; make it before what runs in it starts, best a \
+         systemd slice, which stays when its services end"
+    )]
+    NoCgroup(String),
 
     #[error(
         "is no SHA-256 fingerprint of a certificate; write 64 hexadecimal digits, with or without \
@@ -180,6 +193,28 @@ pub enum Problem {
          each other: keep one path, with all endpoints"
     )]
     SecondHostLock(String),
+    #[error("is the tunnel of path `{0}` already; give each path an interface of its own")]
+    TunnelTwice(String),
+    #[error(
+        "the mark {0:#x} is that of path `{1}` already; give each path its own, and its routing too"
+    )]
+    FwmarkTwice(u32, String),
+    #[error(
+        "the bit is that of path `{0}` already; give each scoped path its own, such as 0x2000000"
+    )]
+    WorkloadMarkTwice(String),
+    #[error("has a bit in common with the fwmark {0:#x}; write another, such as 0x2000000")]
+    MarksShareBits(u32),
+    #[error("`{0}` is locked in by path `{1}` already; remove it in one of them")]
+    ClaimedTwice(String, String),
+    #[error("`{0}` is the tunnel of path `{1}`; no path may use another's: remove it here")]
+    TunnelOfAnother(String, String),
+    #[error("`{0}` is a tunnel; name the device by which the workload enters, such as its bridge")]
+    WorkloadIsTunnel(String),
+    #[error("`{0}` is an uplink; name the device by which the workload enters, such as its bridge")]
+    WorkloadIsUplink(String),
+    #[error("has no meaning for `workload: host`; remove it")]
+    NotForHost(&'static str),
     #[error(
         "endpoint `{second}` is `{first}` again: same private key, peer key and address; \
          remove one"

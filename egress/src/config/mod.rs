@@ -15,6 +15,7 @@ mod shown;
 mod tests;
 mod value;
 mod wg_quick;
+mod workload;
 mod yaml;
 
 use std::net::{IpAddr, SocketAddr};
@@ -45,10 +46,16 @@ pub struct PathConfig {
     pub name: PathName,
     /// The tunnel device.
     pub interface: String,
+    /// The tunnel devices of all paths: none of them is an uplink of any.
+    pub tunnels: Vec<String>,
     pub uplinks: Uplinks,
     /// The mark of the tunnel's own packets; never 0.
     pub fwmark: u32,
     pub workload: Workload,
+    /// The bit of a packet's mark that says: of this path's workload. Of no meaning for `host`.
+    pub workload_mark: u32,
+    /// Resolvers on this host that a scoped workload may ask: they must be locked in themselves.
+    pub resolvers: Vec<IpAddr>,
     /// Who may open connections to this host, also during a hard stop.
     pub management: Vec<IpNet>,
     /// Local bridges that are no uplinks.
@@ -73,9 +80,36 @@ pub enum Uplinks {
 }
 
 /// What is locked in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Workload {
+    /// The host's own traffic and all that it forwards.
+    #[default]
     Host,
+    /// What enters by these devices; the host itself stays free.
+    Interfaces(Vec<String>),
+    /// Sockets made in these cgroups, by their path below `/sys/fs/cgroup`.
+    Cgroups(Vec<String>),
+    /// Sockets of these users.
+    Users(Vec<u32>),
+}
+
+impl Workload {
+    /// How many walls hold it: the watch cannot see by itself whose packet it is.
+    pub fn walls(&self) -> u8 {
+        match self {
+            Self::Host | Self::Interfaces(_) => 2,
+            Self::Cgroups(_) | Self::Users(_) => 1,
+        }
+    }
+
+    /// The devices by which the workload enters, where it does.
+    pub fn interfaces(&self) -> &[String] {
+        match self {
+            Self::Interfaces(names) => names,
+            _ => &[],
+        }
+    }
 }
 
 /// DNS (53, 853) to the allow-list.
@@ -141,7 +175,12 @@ impl Default for Health {
 impl Config {
     /// Reads and checks the file and every key file it names. Changes nothing.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        read::config(&yaml::Source::read(file)?)
+        read::config(&yaml::Source::read(file)?, read::Ask::Nothing)
+    }
+
+    /// The same, and every cgroup it names must exist: for the moment of a converge.
+    pub fn load_for_converge(file: &Path) -> Result<Self, ConfigError> {
+        read::config(&yaml::Source::read(file)?, read::Ask::Cgroups)
     }
 
     /// Whether some path lets this host reach `address` outside the tunnel.

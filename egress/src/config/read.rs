@@ -13,16 +13,18 @@ use super::shown::Shown;
 use super::yaml::{Node, Source};
 use super::{
     Config, DnsPolicy, Endpoint, Health, PathConfig, TunnelProbe, Uplinks, Workload, ids, keyfile,
-    value, wg_quick,
+    value, wg_quick, workload,
 };
 use crate::key::PublicKey;
 
-const PATH: &[&str] = &[
+pub(super) const PATH: &[&str] = &[
     "name",
     "interface",
     "uplinks",
     "fwmark",
     "workload",
+    "workload_mark",
+    "resolvers",
     "management",
     "allow_interfaces",
     "allow",
@@ -48,27 +50,50 @@ pub(super) const HEALTH: &[&str] =
 /// What wg-quick uses too.
 const DEFAULT_FWMARK: u32 = 0xca6c;
 
+/// Above what wg-quick (0xca6c), Kubernetes (0xc000), Cilium (0x0f00) and Tailscale (0xff0000) use.
+const DEFAULT_WORKLOAD_MARK: u32 = 0x0100_0000;
+
 /// Seconds. Short enough for the mappings of ordinary NAT routers, as wg(8) advises.
 const DEFAULT_KEEPALIVE: u16 = 25;
 
 /// Of an echo through the tunnel: the slowest links, and room for one lost packet's worth.
 const DEFAULT_PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
-pub(super) fn config(source: &Source) -> Result<Config, ConfigError> {
+/// What is asked of this host beyond the file itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Nothing: a service that is stopped must not make the config of all paths unreadable.
+    Nothing,
+    /// That every cgroup exists.
+    Cgroups,
+}
+
+pub(super) fn config(source: &Source, ask: Ask) -> Result<Config, ConfigError> {
     let tree = source.tree()?;
     if matches!(tree, Node::Null) {
         return Err(Place::file(&source.file).with(Problem::Empty));
     }
     let root = Cursor::root(source, &tree).fields(&["paths", "ids"])?;
     let cursors = some(&root.need("paths")?, "describe at least one path")?;
-    let paths = cursors.iter().map(path).collect::<Result<Vec<_>, _>>()?;
+    let mut paths = cursors.iter().map(path).collect::<Result<Vec<_>, _>>()?;
     check::paths(&cursors, &paths)?;
+    workload::disjoint(&cursors, &paths)?;
+    if ask == Ask::Cgroups {
+        workload::cgroups_exist(&cursors)?;
+    }
+    let tunnels: Vec<String> = paths.iter().map(|path| path.interface.clone()).collect();
+    for path in &mut paths {
+        path.tunnels.clone_from(&tunnels);
+    }
     let ids = root.read("ids", ids::Ids::default(), ids::ids)?;
     Ok(Config { paths, ids })
 }
 
 /// The items of a list that must have some.
-fn some<'a>(list: &Cursor<'a>, mend: &'static str) -> Result<Vec<Cursor<'a>>, ConfigError> {
+pub(super) fn some<'a>(
+    list: &Cursor<'a>,
+    mend: &'static str,
+) -> Result<Vec<Cursor<'a>>, ConfigError> {
     let items = list.items()?;
     if items.is_empty() { Err(list.error(Problem::EmptyList(mend))) } else { Ok(items) }
 }
@@ -84,10 +109,13 @@ fn path(at: &Cursor<'_>) -> Result<PathConfig, ConfigError> {
     check::endpoints(&found)?;
     let path = PathConfig {
         name,
+        tunnels: vec![interface.clone()],
         interface,
         uplinks: fields.read("uplinks", Uplinks::Auto, uplinks)?,
         fwmark: fields.read("fwmark", DEFAULT_FWMARK, fwmark)?,
-        workload: fields.read("workload", Workload::Host, workload)?,
+        workload: fields.read("workload", Workload::Host, workload::workload)?,
+        workload_mark: fields.read("workload_mark", DEFAULT_WORKLOAD_MARK, workload_mark)?,
+        resolvers: fields.read("resolvers", Vec::new(), |list| list.values(value::ip))?,
         management: nets("management")?,
         allow_interfaces: fields
             .read("allow_interfaces", Vec::new(), |list| list.values(value::interface))?,
@@ -120,20 +148,10 @@ fn fwmark(at: &Cursor<'_>) -> Result<u32, ConfigError> {
     }
 }
 
-fn workload(at: &Cursor<'_>) -> Result<Workload, ConfigError> {
-    const SCOPED: &[&str] = &["interfaces", "cgroups", "users"];
-    if matches!(at.node(), Node::Map(_)) {
-        let fields = at.fields(SCOPED)?;
-        let scope = SCOPED.iter().find(|scope| fields.get(scope).is_some());
-        return Err(scope.map_or_else(
-            || choice(at, "{}", "`host`"),
-            |scope| at.error(Problem::WorkloadUnsupported(scope)),
-        ));
-    }
-    match at.text()? {
-        "host" => Ok(Workload::Host),
-        other => Err(choice(at, other, "`host`")),
-    }
+/// One bit, so that it can be set beside what others keep in a mark.
+fn workload_mark(at: &Cursor<'_>) -> Result<u32, ConfigError> {
+    let mark = fwmark(at)?;
+    if mark.is_power_of_two() { Ok(mark) } else { Err(at.error(Problem::WorkloadMark)) }
 }
 
 fn dns(at: &Cursor<'_>) -> Result<DnsPolicy, ConfigError> {
@@ -144,7 +162,7 @@ fn dns(at: &Cursor<'_>) -> Result<DnsPolicy, ConfigError> {
     }
 }
 
-fn choice(at: &Cursor<'_>, got: &str, want: &'static str) -> ConfigError {
+pub(super) fn choice(at: &Cursor<'_>, got: &str, want: &'static str) -> ConfigError {
     at.error(Problem::Choice { got: Shown::of(got), want })
 }
 

@@ -1,153 +1,136 @@
-//! The few nft expressions that our rules are made of, each as a function that reads like nft.
+//! The few words of nft's language that our rules are made of, each as a function that reads like
+//! it. What is written here is what is printed and what is loaded.
+//!
+//! Not nft's JSON: nft 1.0.6 cannot read a match on a cgroup from it.
 
-use std::borrow::Cow;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use nftables::expr::{
-    BinaryOperation, CT, CTDir, Expression, Exthdr, Meta, MetaKey, NamedExpression, Payload,
-    PayloadField, Prefix, SetItem,
-};
-use nftables::stmt::{Counter, JumpTarget, Mangle, Match, Operator, Reject, RejectType, Statement};
-use nftables::types::RejectCode;
 
-pub type Expr = Expression<'static>;
-pub type Stmt = Statement<'static>;
+pub type Words = String;
 
-pub fn text(text: impl Into<Cow<'static, str>>) -> Expr {
-    Expression::String(text.into())
+/// One rule: what it matches and does, and why it is there.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub words: Vec<Words>,
+    /// Kept in the kernel as the rule's comment.
+    pub why: &'static str,
 }
 
-pub fn any_of(items: impl IntoIterator<Item = Expr>) -> Expr {
-    Expression::Named(NamedExpression::Set(items.into_iter().map(SetItem::Element).collect()))
+pub fn rule(words: impl IntoIterator<Item = Words>, why: &'static str) -> Rule {
+    Rule { words: words.into_iter().collect(), why }
 }
 
-pub fn numbers(items: &[u32]) -> Expr {
-    any_of(items.iter().map(|number| Expression::Number(*number)))
-}
-
-pub fn prefix(net: IpNet) -> Expr {
-    if net.prefix_len() == net.max_prefix_len() {
-        return text(net.addr().to_string());
+/// `{ a, b }`, or the one item alone.
+pub fn any_of<T: Display>(items: impl IntoIterator<Item = T>) -> Words {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    match items.as_slice() {
+        [single] => single.clone(),
+        _ => format!("{{ {} }}", items.join(", ")),
     }
-    Expression::Named(NamedExpression::Prefix(Prefix {
-        addr: Box::new(text(net.network().to_string())),
-        len: u32::from(net.prefix_len()),
-    }))
 }
 
-pub fn address_port(address: SocketAddr) -> Expr {
-    concat([text(address.ip().to_string()), Expression::Number(u32::from(address.port()))])
+pub fn quoted(text: impl Display) -> Words {
+    format!("\"{text}\"")
 }
 
-pub fn concat(parts: impl IntoIterator<Item = Expr>) -> Expr {
-    Expression::Named(NamedExpression::Concat(parts.into_iter().collect()))
+pub fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> Words {
+    any_of(names.into_iter().map(quoted))
 }
 
-pub fn meta(key: MetaKey) -> Expr {
-    Expression::Named(NamedExpression::Meta(Meta { key }))
+pub fn hex(number: u32) -> Words {
+    format!("{number:#x}")
 }
 
-pub fn payload(protocol: &'static str, field: &'static str) -> Expr {
-    let field = PayloadField { protocol: protocol.into(), field: field.into() };
-    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
+pub fn prefix(net: IpNet) -> Words {
+    if net.prefix_len() == net.max_prefix_len() {
+        return net.addr().to_string();
+    }
+    net.trunc().to_string()
 }
 
-pub fn ct(key: &'static str, dir: Option<CTDir>) -> Expr {
-    Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir }))
+/// An element of a set of addresses, ports and marks.
+pub fn endpoint(address: SocketAddr, fwmark: u32) -> Words {
+    format!("{} . {} . {fwmark:#x}", address.ip(), address.port())
 }
 
-pub fn masked(value: Expr, mask: &'static str) -> Expr {
-    Expression::BinaryOperation(Box::new(BinaryOperation::AND(value, text(mask))))
+pub fn is(left: impl Display, right: impl Display) -> Words {
+    format!("{left} {right}")
 }
 
-fn compare(op: Operator, left: Expr, right: Expr) -> Stmt {
-    Statement::Match(Match { left, right, op })
-}
-
-pub fn is(left: Expr, right: Expr) -> Stmt {
-    compare(Operator::EQ, left, right)
-}
-
-pub fn is_not(left: Expr, right: Expr) -> Stmt {
-    compare(Operator::NEQ, left, right)
+pub fn is_not(left: impl Display, right: impl Display) -> Words {
+    format!("{left} != {right}")
 }
 
 /// Member of the named set.
-pub fn within(left: Expr, set: &str) -> Stmt {
-    compare(Operator::EQ, left, text(format!("@{set}")))
+pub fn within(left: impl Display, set: &str) -> Words {
+    format!("{left} @{set}")
 }
 
-pub fn out_by(interface: &str) -> Stmt {
-    is(meta(MetaKey::Oifname), text(interface.to_owned()))
+pub fn out_by(interface: &str) -> Words {
+    is("oifname", quoted(interface))
 }
 
-pub fn in_by(interface: &str) -> Stmt {
-    is(meta(MetaKey::Iifname), text(interface.to_owned()))
+pub fn in_by(interface: &str) -> Words {
+    is("iifname", quoted(interface))
 }
 
-pub fn marked(fwmark: u32) -> Stmt {
-    is(meta(MetaKey::Mark), Expression::Number(fwmark))
+pub fn marked(fwmark: u32) -> Words {
+    is("meta mark", hex(fwmark))
 }
 
-pub fn l4(protocol: &'static str) -> Stmt {
-    is(meta(MetaKey::L4proto), text(protocol))
+/// All bits of `bits` are set in the packet's mark, whatever others are.
+pub fn has_bits(key: &str, bits: u32) -> Words {
+    format!("{key} & {bits:#x} == {bits:#x}")
 }
 
-pub fn port(protocol: &'static str, field: &'static str, port: u32) -> Stmt {
-    is(payload(protocol, field), Expression::Number(port))
+/// Sets these bits and leaves the others.
+pub fn set_bits(key: &str, bits: u32) -> Words {
+    format!("{key} set {key} | {bits:#x}")
 }
 
-pub fn set_mark(key: Expr, value: Expr) -> Stmt {
-    Statement::Mangle(Mangle { key, value })
+pub fn port(field: &str, port: u16) -> Words {
+    is(field, port)
 }
 
-pub fn count(counter: &str) -> Stmt {
-    Statement::Counter(Counter::Named(counter.to_owned().into()))
+pub fn count(counter: &str) -> Words {
+    format!("counter name {}", quoted(counter))
 }
 
-pub fn jump(chain: &str) -> Stmt {
-    Statement::Jump(JumpTarget { target: chain.to_owned().into() })
+pub fn goto(chain: &str) -> Words {
+    format!("goto {chain}")
 }
 
-pub fn accept() -> Stmt {
-    Statement::Accept(None)
+pub fn accept() -> Words {
+    "accept".to_owned()
 }
 
-pub fn drop() -> Stmt {
-    Statement::Drop(None)
+pub fn drop() -> Words {
+    "drop".to_owned()
 }
 
-pub fn reset_tcp() -> Stmt {
-    Statement::Reject(Some(Reject::new(Some(RejectType::TCPReset), None)))
+pub fn reset_tcp() -> Words {
+    "reject with tcp reset".to_owned()
 }
 
-pub fn prohibit() -> Stmt {
-    Statement::Reject(Some(Reject::new(Some(RejectType::ICMPX), Some(RejectCode::AdminProhibited))))
+pub fn prohibit() -> Words {
+    "reject with icmpx admin-prohibited".to_owned()
 }
 
 /// Not the first fragment of a packet.
-pub fn later_fragment4() -> Stmt {
-    let offset = Expression::BinaryOperation(Box::new(BinaryOperation::AND(
-        payload("ip", "frag-off"),
-        Expression::Number(0x1fff),
-    )));
-    is_not(offset, Expression::Number(0))
+pub fn later_fragment4() -> Words {
+    is_not("ip frag-off & 0x1fff", 0)
 }
 
 /// A fragment, the first one too: IPv6 says it in a header of its own.
-pub fn any_fragment6() -> Stmt {
-    let header = Exthdr { name: "frag".into(), field: None, offset: None };
-    is(Expression::Named(NamedExpression::Exthdr(header)), Expression::Boolean(true))
+pub fn any_fragment6() -> Words {
+    "exthdr frag exists".to_owned()
 }
 
 /// No SYN among the flags: no packet that opens a connection.
-pub fn not_opening() -> Stmt {
-    let syn = Expression::BinaryOperation(Box::new(BinaryOperation::AND(
-        payload("tcp", "flags"),
-        text("syn"),
-    )));
-    is(syn, Expression::Number(0))
+pub fn not_opening() -> Words {
+    "tcp flags & syn == 0".to_owned()
 }
 
 /// `ip` or `ip6`, the header that holds this address.

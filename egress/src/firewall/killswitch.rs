@@ -1,19 +1,19 @@
-//! The first wall: the workload leaves by the tunnel or not at all (S1, S2).
+//! The first wall: each workload leaves by its tunnel or not at all (S1, S2).
 //!
-//! Always loaded, policy drop. There is deliberately no `ct established` accept on output: a flow
-//! that was opened before the lock dies with it.
+//! Always loaded. Here is which packet is whose; what a path then lets pass is in `ways.rs`. There
+//! is deliberately no `ct established` accept on output: a flow from before the lock dies with it.
 
-use nftables::expr::{CTDir, MetaKey};
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use nftables::types::NfFamily;
 
 use super::dsl::{
-    Expr, Stmt, accept, any_of, count, ct, drop, in_by, is, is_not, jump, l4, marked, meta,
-    not_opening, out_by, payload, prohibit, reset_tcp, set_mark, text, within,
+    Rule, Words, accept, any_of, count, goto, has_bits, in_by, is, is_not, marked, names, out_by,
+    prohibit, quoted, rule, set_bits,
 };
-use super::permits::{add_sets, by_family, dhcp_and_ndp, dns, endpoints, ntp, of, to_set};
+use super::permits::{add_endpoints, add_sets, of};
 use super::rules::Rules;
-use super::table::{Hook, TableSpec};
-use crate::config::DnsPolicy;
+use super::table::{Hook, Policy, TableSpec};
+use super::ways;
+use crate::config::Workload;
 
 pub const TABLE: &str = "vpn_egress";
 
@@ -22,131 +22,157 @@ const FILTER: i32 = 0;
 /// Where the mark is saved and restored: after conntrack (-200), before routing decides again.
 const MANGLE: i32 = -150;
 
-fn base(point: NfHook, priority: i32, policy: NfChainPolicy) -> Hook {
-    Hook { kind: NfChainType::Filter, point, priority, policy }
-}
-
-pub fn table(paths: &[Rules]) -> TableSpec {
+/// The devices that lead outside are named in a set: rules on them need none of them to exist.
+pub fn table(paths: &[Rules], uplinks: &[String]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::INet, TABLE);
-    spec.base_chain("output", base(NfHook::Output, FILTER, NfChainPolicy::Drop), None);
-    spec.base_chain("forward", base(NfHook::Forward, FILTER, NfChainPolicy::Drop), None);
-    spec.base_chain("prerouting", base(NfHook::Prerouting, MANGLE, NfChainPolicy::Accept), None);
-    spec.base_chain("postrouting", base(NfHook::Postrouting, MANGLE, NfChainPolicy::Accept), None);
+    add_endpoints(&mut spec, paths);
+    spec.set("uplinks", "ifname", false, uplinks.iter().map(quoted).collect());
     for path in paths {
-        add_path(&mut spec, path);
+        spec.counter(&of(path, "blocked"));
+        add_sets(&mut spec, path);
+    }
+    // The host is free unless a path locks it as a whole.
+    let host = paths.iter().find(|path| path.workload == Workload::Host);
+    let policy = if host.is_some() { Policy::Drop } else { Policy::Accept };
+    let filter = |point| Hook::filter(point, FILTER, policy);
+    spec.base_chain("output", filter("output"), None, outgoing(paths, host));
+    spec.base_chain("forward", filter("forward"), None, forwarded(paths, host));
+    let open = Hook::filter("input", FILTER, Policy::Accept);
+    spec.base_chain("input", open, None, arriving(paths));
+    let mangle = |point| Hook::filter(point, MANGLE, Policy::Accept);
+    spec.base_chain("prerouting", mangle("prerouting"), None, restore_mark(paths));
+    spec.base_chain("postrouting", mangle("postrouting"), None, save_mark(paths));
+    let local: Vec<&Rules> = paths.iter().filter(|path| !owner(path).is_empty()).collect();
+    if !local.is_empty() {
+        let route = Hook { kind: "route", ..mangle("output") };
+        spec.base_chain("workloads", route, None, mark_workloads(&local));
+    }
+    for path in paths {
+        ways::add(&mut spec, path, paths);
     }
     spec
 }
 
-fn add_path(spec: &mut TableSpec, path: &Rules) {
-    let blocked = of(path, "blocked");
-    spec.counter(&blocked);
-    add_sets(spec, path);
-    let [output, forward] = ["output", "forward"].map(|chain| of(path, chain));
-    let mut add = |chain: &str, rules: Vec<Vec<Stmt>>| {
-        spec.chain(chain);
-        for rule in rules {
-            spec.rule(chain, rule);
+/// By whom a packet of this host was sent, where that is what the path goes by.
+fn owner(path: &Rules) -> Vec<Words> {
+    match &path.workload {
+        Workload::Users(uids) => vec![is("meta skuid", any_of(uids))],
+        Workload::Cgroups(groups) => {
+            let level = |group: &str| group.split('/').count();
+            let is = |group: &String| {
+                format!("socket cgroupv2 level {} {}", level(group), quoted(group))
+            };
+            groups.iter().map(is).collect()
         }
+        Workload::Host | Workload::Interfaces(_) => Vec::new(),
+    }
+}
+
+/// Whose a packet of this host is. A scoped path's never falls through to the host's.
+fn outgoing(paths: &[Rules], host: Option<&Rules>) -> Vec<Rule> {
+    let others = host.map_or_else(accept, |host| goto(&of(host, "output")));
+    let mut rules = whose(paths, |path| goto(&of(path, "output")), &others);
+    if host.is_some() {
+        rules.push(rule([others], "all else that the host sends"));
+    }
+    rules
+}
+
+/// Sends the packets of each scoped workload on this host its way, and those of others theirs.
+pub fn whose(paths: &[Rules], way: impl Fn(&Rules) -> Words, others: &Words) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    let mut orphans = Vec::new();
+    for path in paths {
+        let bits = path.workload_mark;
+        let owners = owner(path);
+        if !owners.is_empty() {
+            let words = [has_bits("ct mark", bits), way(path)];
+            orphans.push(rule(words, "what the kernel still sends for a socket that was closed"));
+        }
+        for owner in owners {
+            let words = [owner, set_bits("ct mark", bits), way(path)];
+            rules.push(rule(words, "the path's workload; its connections are remembered"));
+        }
+    }
+    if !orphans.is_empty() {
+        let words = [is("meta skuid", "0-4294967295"), others.clone()];
+        rules.push(rule(words, "has an owner, and it is no scoped workload's"));
+    }
+    rules.extend(orphans);
+    rules
+}
+
+/// Whose a packet is that this host forwards.
+fn forwarded(paths: &[Rules], host: Option<&Rules>) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for path in paths {
+        rules.push(rule(
+            [in_by(&path.interface), goto(&of(path, "answers"))],
+            "comes out of the tunnel: by name, so a recreated device still matches",
+        ));
+    }
+    for path in paths {
+        let interfaces = path.workload.interfaces();
+        if !interfaces.is_empty() {
+            let words = [is("iifname", names(interfaces)), goto(&of(path, "forward"))];
+            rules.push(rule(words, "the path's workload, by where it enters"));
+        }
+    }
+    for path in paths.iter().filter(|path| path.workload != Workload::Host) {
+        let blocked = count(&of(path, "blocked"));
+        let words = [out_by(&path.interface), blocked, prohibit()];
+        rules.push(rule(words, "the tunnel is its own workload's alone"));
+    }
+    if let Some(host) = host {
+        rules.push(rule([goto(&of(host, "forward"))], "all else that the host forwards"));
+    }
+    rules
+}
+
+/// What a scoped workload asks of this host itself: a resolver or proxy here would carry it outside.
+fn arriving(paths: &[Rules]) -> Vec<Rule> {
+    let entering = paths.iter().filter(|path| !path.workload.interfaces().is_empty());
+    entering
+        .map(|path| {
+            let entered = is("iifname", names(path.workload.interfaces()));
+            rule([entered, goto(&of(path, "input"))], "from the workload to this host itself")
+        })
+        .collect()
+}
+
+/// Routing can go by the workload's bit, and the watch does. A mark of another program's stays.
+fn mark_workloads(paths: &[&Rules]) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for path in paths {
+        for owner in owner(path) {
+            let words = [marked(0), owner, set_bits("meta mark", path.workload_mark)];
+            rules
+                .push(rule(words, "marked before routing, which can go by it, and the watch does"));
+        }
+    }
+    rules
+}
+
+const SAVE: &str = "with rp_filter=1 an answer without the tunnel's mark points into the tunnel";
+
+fn save_mark(paths: &[Rules]) -> Vec<Rule> {
+    let save = |path: &Rules| {
+        let words =
+            [is("meta l4proto", "udp"), marked(path.fwmark), "ct mark set meta mark".to_owned()];
+        rule(words, SAVE)
     };
-    add(&output, outgoing(path, &blocked));
-    add(&forward, forwarded(path, &blocked));
-    spec.rule("output", [jump(&output)]);
-    spec.rule("forward", [jump(&forward)]);
-    keep_mark(spec, path);
+    paths.iter().map(save).collect()
 }
 
-/// What the host itself sends. The order is the specification: see `DESIGN.md`, section 5.
-fn outgoing(path: &Rules, blocked: &str) -> Vec<Vec<Stmt>> {
-    let mut rules = vec![
-        vec![out_by("lo"), accept()],
-        // By name: a recreated device still matches.
-        vec![out_by(&path.interface), accept()],
-    ];
-    if !path.allow_interfaces.is_empty() {
-        let names = path.allow_interfaces.iter().map(|name| text(name.clone()));
-        rules.push(vec![is(meta(MetaKey::Oifname), any_of(names)), accept()]);
-    }
-    rules.extend(endpoints(path));
-    rules.extend(dhcp_and_ndp());
-    // DNS is refused before the allow-list, or the LAN's resolver would carry every name outside.
-    if path.dns == DnsPolicy::Refuse {
-        for mut rule in dns() {
-            rule.extend([count(blocked), prohibit()]);
-            rules.push(rule);
-        }
-    }
-    rules.extend(to_set(path, "allow", &[], &[accept()]));
-    rules.extend(ntp(path));
-    rules.extend(replies_to_management(path));
-    rules.extend(spare_management(path, blocked));
-    rules.extend(refuse(blocked));
-    rules
-}
-
-/// A management session from before the lock has no conntrack entry yet, so its next packet from
-/// here does not look like a reply. Dropped in silence, not reset: the client's next packet makes
-/// the entry the right way round, and the session goes on.
-fn spare_management(path: &Rules, blocked: &str) -> Vec<Vec<Stmt>> {
-    by_family(|ip, family| {
-        let set = of(path, &format!("management{family}"));
-        vec![within(payload(ip, "daddr"), &set), not_opening(), count(blocked), drop()]
-    })
-}
-
-/// What the host forwards: in and out of the tunnel, between its own bridges, to the allow-list.
-fn forwarded(path: &Rules, blocked: &str) -> Vec<Vec<Stmt>> {
-    let mut rules = vec![vec![out_by(&path.interface), accept()]];
-    let established = any_of(["established", "related"].map(text));
-    // Answers from the tunnel, never a way from the tunnel to the uplink: only to a flow that the
-    // tunnel carried out, and back to where that came from.
-    rules.push(vec![in_by(&path.interface), is(ct("state", None), established), accept()]);
-    if !path.allow_interfaces.is_empty() {
-        let names = any_of(path.allow_interfaces.iter().map(|name| text(name.clone())));
-        rules.push(vec![is(meta(MetaKey::Oifname), names), accept()]);
-    }
-    if path.dns == DnsPolicy::Refuse {
-        for mut rule in dns() {
-            rule.extend([count(blocked), prohibit()]);
-            rules.push(rule);
-        }
-    }
-    rules.extend(to_set(path, "allow", &[], &[accept()]));
-    // A published port of a container: what a management host asked for is answered.
-    rules.extend(replies_to_management(path));
-    rules.extend(refuse(blocked));
-    rules
-}
-
-/// Replies to connections that a management host opened to this host, by their original direction:
-/// neither the host nor a container can open one towards it.
-pub fn replies_to_management(path: &Rules) -> Vec<Vec<Stmt>> {
-    by_family(|ip, family| {
-        let opened_by =
-            ct(if ip == "ip" { "ip saddr" } else { "ip6 saddr" }, Some(CTDir::Original));
-        let set = of(path, &format!("management{family}"));
-        vec![
-            is(ct("direction", None), text("reply")),
-            within(opened_by, &set),
-            within(payload(ip, "daddr"), &set),
-            accept(),
-        ]
-    })
-}
-
-/// Counted, then refused loudly, so that programs fail at once instead of waiting for a timeout.
-fn refuse(blocked: &str) -> Vec<Vec<Stmt>> {
-    vec![vec![l4("tcp"), count(blocked), reset_tcp()], vec![count(blocked), prohibit()]]
-}
-
-/// With `rp_filter=1` an answer from an endpoint must carry the tunnel's mark, or the reverse path
-/// points into the tunnel and no handshake completes.
-fn keep_mark(spec: &mut TableSpec, path: &Rules) {
-    let mark = Expr::Number(path.fwmark);
-    let ours = is(ct("mark", None), mark);
-    let save = set_mark(ct("mark", None), meta(MetaKey::Mark));
-    let restore = set_mark(meta(MetaKey::Mark), ct("mark", None));
-    let not_tunnel = is_not(meta(MetaKey::Iifname), text(path.interface.clone()));
-    spec.rule("postrouting", [l4("udp"), marked(path.fwmark), save]);
-    spec.rule("prerouting", [not_tunnel, l4("udp"), ours, restore]);
+fn restore_mark(paths: &[Rules]) -> Vec<Rule> {
+    let restore = |path: &Rules| {
+        let words = [
+            is_not("iifname", quoted(&path.interface)),
+            is("meta l4proto", "udp"),
+            is("ct mark", super::dsl::hex(path.fwmark)),
+            "meta mark set ct mark".to_owned(),
+        ];
+        rule(words, SAVE)
+    };
+    paths.iter().map(restore).collect()
 }

@@ -1,6 +1,7 @@
 //! The rules in the kernel: killswitch, watch and hard stop, each replaced in one transaction, read
 //! back and compared. What is loaded is decided elsewhere; here it is only written and seen.
 
+pub mod cgroup;
 mod counter;
 mod dsl;
 mod killswitch;
@@ -10,8 +11,10 @@ mod permits;
 mod rules;
 mod stop;
 mod table;
+mod tagged;
 mod transaction;
 mod watch;
+mod ways;
 
 use nftables::types::NfFamily;
 
@@ -63,8 +66,14 @@ impl Walls {
     pub fn stop_kind(&self, path: &PathName) -> Option<StopKind> {
         let listing = self.stop.as_ref()?;
         let has = |chain: &str| listing.has("chain", &permits::named(path, chain));
-        has("output")
-            .then(|| if has(stop::NO_STATE) { StopKind::NoState } else { StopKind::Latched })
+        let cut = listing.has("counter", &permits::named(path, stop::STOPPED));
+        cut.then(|| if has(stop::NO_STATE) { StopKind::NoState } else { StopKind::Latched })
+    }
+
+    /// Whether the path's rules are in the killswitch.
+    pub fn holds(&self, path: &PathName) -> bool {
+        let blocked = permits::named(path, "blocked");
+        self.killswitch.as_ref().is_some_and(|listing| listing.has("counter", &blocked))
     }
 
     pub fn stops(&self, path: &PathName) -> bool {
@@ -83,9 +92,20 @@ pub fn leaked(path: &PathName) -> Result<Option<Count>, NftError> {
     Ok(listed.and_then(|objects| Listing::of(objects).counter(&name)))
 }
 
-/// The first wall. Does not depend on any device.
-pub fn load_killswitch(paths: &[Rules]) -> Result<Listing, NftError> {
-    transaction::replace(&killswitch::table(paths))
+/// The first wall. Needs no device to exist, the uplinks neither.
+pub fn load_killswitch(paths: &[Rules], uplinks: &[String]) -> Result<Listing, NftError> {
+    transaction::replace(&killswitch::table(&present(paths), uplinks))
+}
+
+/// The paths, without the cgroups that are not there: no rule can name one, and one bad rule must
+/// not keep the others from being loaded. Nothing runs in what does not exist.
+pub fn present(paths: &[Rules]) -> Vec<Rules> {
+    let there = |path: &Rules| {
+        let mut path = path.clone();
+        path.keep_cgroups(|name| cgroup::id(name).is_some());
+        path
+    };
+    paths.iter().map(there).collect()
 }
 
 /// The second wall, in a transaction of its own: a device that vanishes must not undo the lock.
@@ -102,12 +122,15 @@ pub fn load_watch(paths: &[Rules], uplinks: &[String]) -> Result<(Listing, Vec<D
     })
 }
 
-/// Cuts exactly these paths; with none, lifts every stop.
-pub fn set_stop(paths: &[(Rules, StopKind)]) -> Result<(), NftError> {
+/// Cuts exactly these paths, and none of the `living`; with none to cut, lifts every stop.
+pub fn set_stop(paths: &[(Rules, StopKind)], living: &[Rules]) -> Result<(), NftError> {
     if paths.is_empty() {
         return transaction::remove(NfFamily::INet, stop::TABLE).map(|_| ());
     }
-    transaction::replace(&stop::table(paths)).map(|_| ())
+    let cut: Vec<Rules> = paths.iter().map(|(path, _)| path.clone()).collect();
+    let kinds = paths.iter().map(|(_, kind)| *kind);
+    let cut: Vec<(Rules, StopKind)> = present(&cut).into_iter().zip(kinds).collect();
+    transaction::replace(&stop::table(&cut, &present(living))).map(|_| ())
 }
 
 /// Takes both walls off. Only ever on a person's word.
@@ -116,3 +139,6 @@ pub fn unlock() -> Result<(), NftError> {
     transaction::remove(NfFamily::INet, killswitch::TABLE)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod snapshots;

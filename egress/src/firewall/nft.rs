@@ -1,9 +1,12 @@
-//! Talks to `nft`, through the nftables crate, and never without a bound on the time it may take.
+//! Talks to `nft`, and never without a bound on the time it may take. Rules go to it in its own
+//! language; what the kernel has is read as JSON, through the nftables crate.
 
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use nftables::helper::{self, DEFAULT_NFT, NftablesError};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::bounded::{TimedOut, bounded};
 
@@ -28,39 +31,51 @@ pub enum NftError {
     NotAsSent(&'static str),
 }
 
-fn run<T: Send + 'static>(
-    doing: &'static str,
-    call: impl FnOnce() -> Result<T, NftablesError> + Send + 'static,
-) -> Result<T, NftError> {
-    let answer = bounded("nft", NFT_TIMEOUT, call).map_err(NftError::Hung)?;
-    answer.map_err(|error| match error {
-        NftablesError::NftExecution { inner, .. } => NftError::Missing(inner),
-        NftablesError::NftFailed { stderr, .. } => {
-            // Our own JSON comes back below the message, hundreds of lines of it.
-            let said = stderr.lines().next().unwrap_or("no reason given").to_owned();
-            NftError::Refused { doing, said }
-        }
-        other => NftError::Refused { doing, said: other.to_string() },
-    })
+/// Sends `commands`, in nft's own language, as one transaction.
+pub fn apply(doing: &'static str, commands: &str) -> Result<(), NftError> {
+    let commands = commands.to_owned();
+    let answer = bounded("nft", NFT_TIMEOUT, move || feed(&commands)).map_err(NftError::Hung)?;
+    let output = answer.map_err(NftError::Missing)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(NftError::Refused { doing, said: reason(&String::from_utf8_lossy(&output.stderr)) })
 }
 
-/// Sends `commands` as one transaction.
-pub fn apply(doing: &'static str, commands: &[Value]) -> Result<(), NftError> {
-    let payload = json!({ "nftables": commands }).to_string();
-    run(doing, move || helper::apply_ruleset_raw(&payload, DEFAULT_NFT, helper::DEFAULT_ARGS))?;
-    Ok(())
+fn feed(commands: &str) -> std::io::Result<Output> {
+    let mut nft = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = nft.stdin.take() {
+        // Where it ends without reading all of it, its status says why.
+        let _ = stdin.write_all(commands.as_bytes());
+    }
+    nft.wait_with_output()
+}
+
+/// The message without our own rules, which come back below it.
+fn reason(stderr: &str) -> String {
+    stderr.lines().next().unwrap_or("no reason given").to_owned()
 }
 
 /// The objects that `nft -j list WHAT` prints, or `None` where there is no such table.
 pub fn list(what: &[&str]) -> Result<Option<Vec<Value>>, NftError> {
     let mut arguments = vec!["list".to_owned()];
     arguments.extend(what.iter().map(|&word| word.to_owned()));
-    let listed = run("list", move || helper::get_current_ruleset_raw(DEFAULT_NFT, &arguments));
-    let text = match listed {
-        Err(NftError::Refused { said, .. }) if said.contains("No such file or directory") => {
-            return Ok(None);
+    let ask = move || helper::get_current_ruleset_raw(DEFAULT_NFT, &arguments);
+    let text = match bounded("nft", NFT_TIMEOUT, ask).map_err(NftError::Hung)? {
+        Ok(text) => text,
+        Err(NftablesError::NftExecution { inner, .. }) => return Err(NftError::Missing(inner)),
+        Err(NftablesError::NftFailed { stderr, .. }) => match reason(&stderr) {
+            none if none.contains("No such file or directory") => return Ok(None),
+            said => return Err(NftError::Refused { doing: "list", said }),
+        },
+        Err(other) => {
+            return Err(NftError::Refused { doing: "list", said: other.to_string() });
         }
-        other => other?,
     };
     let mut answer: Value = serde_json::from_str(&text).map_err(NftError::Answer)?;
     let objects = match answer["nftables"].take() {

@@ -3,12 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nftables::schema::SetType;
 
 use super::dsl::{
-    Expr, Stmt, accept, address_port, any_of, concat, header, is, l4, marked, numbers,
+    Rule, Words, accept, any_fragment6, any_of, endpoint, header, is, later_fragment4, marked,
+    port, prefix, rule, within,
 };
-use super::dsl::{any_fragment6, later_fragment4, payload, port, prefix, text, within};
 use super::rules::Rules;
 use super::table::TableSpec;
 use crate::names::PathName;
@@ -22,123 +21,193 @@ pub fn named(path: &PathName, what: &str) -> String {
     format!("{what}_{path}")
 }
 
-const FAMILIES: [(&str, SetType); 2] = [("4", SetType::Ipv4Addr), ("6", SetType::Ipv6Addr)];
-
-/// The endpoints, each as address and port. Empty sets too, so that a rule can always name them.
-pub fn add_endpoints(spec: &mut TableSpec, path: &Rules) {
-    for (family, address) in FAMILIES {
-        let mut elements: Vec<Expr> = Vec::new();
-        for endpoint in path.endpoints.iter().filter(|one| one.is_ipv4() == (family == "4")) {
-            let element = address_port(*endpoint);
-            // Two endpoints may share an address and differ in keys only.
-            if !elements.contains(&element) {
-                elements.push(element);
-            }
-        }
-        let types = [address, SetType::InetService];
-        spec.set(&of(path, &format!("endpoints{family}")), &types, false, elements);
-    }
+/// Both families: header, suffix of a set's name, type of an address, its echo's protocol.
+struct Family {
+    ip: &'static str,
+    suffix: &'static str,
+    address: &'static str,
+    to_port: &'static str,
+    marked: &'static str,
 }
 
-/// The endpoints' addresses alone.
-pub fn add_endpoint_addresses(spec: &mut TableSpec, path: &Rules) {
-    let nets: Vec<IpNet> = path.endpoints.iter().map(|one| IpNet::from(one.ip())).collect();
-    add_nets(spec, path, "endpoint_addresses", &nets);
+const FAMILIES: [Family; 2] = [
+    Family {
+        ip: "ip",
+        suffix: "4",
+        address: "ipv4_addr",
+        to_port: "ipv4_addr . inet_service . mark",
+        marked: "ipv4_addr . mark",
+    },
+    Family {
+        ip: "ip6",
+        suffix: "6",
+        address: "ipv6_addr",
+        to_port: "ipv6_addr . inet_service . mark",
+        marked: "ipv6_addr . mark",
+    },
+];
+
+/// The endpoints of all paths: each with its port and its path's mark, and each with the mark alone.
+/// One set for all, so that a packet costs one look-up however many there are. Empty sets too, so
+/// that a rule can always name them.
+pub fn add_endpoints(spec: &mut TableSpec, paths: &[Rules]) {
+    for family in &FAMILIES {
+        let (mut ports, mut hosts) = (Vec::new(), Vec::new());
+        for path in paths {
+            for one in path.endpoints.iter().filter(|one| header(one.ip()) == family.ip) {
+                ports.push(endpoint(*one, path.fwmark));
+                hosts.push(format!("{} . {:#x}", one.ip(), path.fwmark));
+            }
+        }
+        // Two endpoints may share an address and differ in port or keys only.
+        for elements in [&mut ports, &mut hosts] {
+            elements.sort();
+            elements.dedup();
+        }
+        spec.set(format!("endpoints{}", family.suffix), family.to_port, false, ports);
+        spec.set(format!("endpoint_hosts{}", family.suffix), family.marked, false, hosts);
+    }
 }
 
 /// A set of addresses, for example `allow`.
 pub fn add_nets(spec: &mut TableSpec, path: &Rules, name: &str, nets: &[IpNet]) {
-    for (family, address) in FAMILIES {
+    for family in &FAMILIES {
         let mine: Vec<IpNet> =
-            nets.iter().copied().filter(|net| net.addr().is_ipv4() == (family == "4")).collect();
+            nets.iter().copied().filter(|net| header(net.addr()) == family.ip).collect();
         // nft refuses intervals that overlap.
         let elements = IpNet::aggregate(&mine).into_iter().map(prefix).collect();
-        spec.set(&of(path, &format!("{name}{family}")), &[address], true, elements);
+        spec.set(of(path, &format!("{name}{}", family.suffix)), family.address, true, elements);
     }
 }
 
-/// All sets that the rules of both walls name.
+/// A path's own sets that the rules of both walls name.
 pub fn add_sets(spec: &mut TableSpec, path: &Rules) {
     let ntp: Vec<IpNet> = path.ntp.iter().map(|address| IpNet::from(*address)).collect();
-    add_endpoints(spec, path);
     add_nets(spec, path, "allow", &path.allow);
     add_nets(spec, path, "management", &path.management);
     add_nets(spec, path, "ntp", &ntp);
 }
 
-/// Every configured endpoint, active or not (S2), and only for packets that WireGuard or a probe
-/// marked: a program that sends to the endpoint by itself is stopped.
-pub fn endpoints(path: &Rules) -> Vec<Vec<Stmt>> {
+/// Every configured endpoint of every path, active or not (S2), and only for packets that WireGuard
+/// or a probe marked: a program that sends to the endpoint by itself is stopped.
+pub fn endpoints() -> Vec<Rule> {
+    let mut rules = by_family(|ip, family| {
+        let to = format!("{ip} daddr . udp dport . meta mark");
+        rule([within(to, &format!("endpoints{family}")), accept()], ENDPOINTS)
+    });
+    rules.extend(echo_to_endpoints());
+    rules
+}
+
+const ENDPOINTS: &str =
+    "a tunnel's own packets: an endpoint by address, port and mark, active or not";
+const ECHO: &str = "the health check's ping to an endpoint, by address and mark";
+
+fn echo_to_endpoints() -> Vec<Rule> {
     by_family(|ip, family| {
-        let to = concat([payload(ip, "daddr"), payload("udp", "dport")]);
-        let set = of(path, &format!("endpoints{family}"));
-        vec![marked(path.fwmark), within(to, &set), accept()]
+        let icmp = if ip == "ip" { "icmp" } else { "icmpv6" };
+        let to = within(format!("{ip} daddr . meta mark"), &format!("endpoint_hosts{family}"));
+        rule([is(format!("{icmp} type"), "echo-request"), to, accept()], ECHO)
     })
+}
+
+/// The same, of one path: for a scoped workload that its own tunnel's daemon is part of.
+pub fn own_endpoints(path: &Rules) -> Vec<Rule> {
+    let mut rules = endpoints();
+    for rule in &mut rules {
+        rule.words.insert(0, marked(path.fwmark));
+    }
+    rules
 }
 
 /// The later fragments of a tunnel packet that is larger than the uplink's MTU: they carry the mark
 /// and the address, and no port. Only the watch meets them; the killswitch comes before.
-pub fn endpoint_fragments(path: &Rules) -> Vec<Vec<Stmt>> {
+pub fn endpoint_fragments() -> Vec<Rule> {
     by_family(|ip, family| {
-        let set = of(path, &format!("endpoint_addresses{family}"));
         let later = if family == "4" { later_fragment4() } else { any_fragment6() };
-        vec![marked(path.fwmark), within(payload(ip, "daddr"), &set), later, accept()]
+        let to = within(format!("{ip} daddr . meta mark"), &format!("endpoint_hosts{family}"));
+        rule(
+            [later, to, accept()],
+            "the rest of a tunnel packet that is larger than the link's MTU",
+        )
     })
 }
 
 /// Destination in one of the path's address sets.
-pub fn to_set(path: &Rules, name: &str, more: &[Stmt], verdict: &[Stmt]) -> Vec<Vec<Stmt>> {
+pub fn to_set(path: &Rules, name: &str, more: &[Words], why: &'static str) -> Vec<Rule> {
     by_family(|ip, family| {
         let set = of(path, &format!("{name}{family}"));
-        let mut rule = vec![within(payload(ip, "daddr"), &set)];
-        rule.extend_from_slice(more);
-        rule.extend_from_slice(verdict);
-        rule
+        let mut words = vec![within(format!("{ip} daddr"), &set)];
+        words.extend_from_slice(more);
+        words.push(accept());
+        rule(words, why)
     })
 }
 
-pub fn ntp(path: &Rules) -> Vec<Vec<Stmt>> {
-    to_set(path, "ntp", &[port("udp", "dport", 123)], &[accept()])
+pub fn ntp(path: &Rules) -> Vec<Rule> {
+    to_set(path, "ntp", &[port("udp dport", 123)], "time servers of the config")
 }
 
 /// An address and a router, as narrow as the protocols allow. A lease is renewed by broadcast once
 /// its unicast renewals stay unanswered (RFC 2131, 4.4.5), so broadcast is enough.
-pub fn dhcp_and_ndp() -> Vec<Vec<Stmt>> {
-    let link_local: IpNet = IpNet::new_assert(IpAddr::V6("fe80::".parse().expect("address")), 10);
+pub fn dhcp_and_ndp() -> Vec<Rule> {
     let discovery = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"];
     vec![
-        vec![
-            is(payload("ip", "daddr"), text("255.255.255.255")),
-            port("udp", "sport", 68),
-            port("udp", "dport", 67),
-            accept(),
-        ],
-        vec![
-            is(payload("ip6", "saddr"), prefix(link_local)),
-            is(payload("ip6", "daddr"), any_of([text("ff02::1:2"), text("ff05::1:3")])),
-            port("udp", "sport", 546),
-            port("udp", "dport", 547),
-            accept(),
-        ],
-        vec![
-            is(payload("icmpv6", "type"), any_of(discovery.map(text))),
-            is(payload("icmpv6", "code"), Expr::Number(0)),
-            // Never forwarded: a router would have lowered it (RFC 4861, 7.1).
-            is(payload("ip6", "hoplimit"), Expr::Number(255)),
-            accept(),
-        ],
+        rule(
+            [
+                is("ip daddr", "255.255.255.255"),
+                port("udp sport", 68),
+                port("udp dport", 67),
+                accept(),
+            ],
+            "DHCP: an address and its renewal, by broadcast",
+        ),
+        rule(
+            [
+                is("ip6 saddr", "fe80::/10"),
+                is("ip6 daddr", any_of(["ff02::1:2", "ff05::1:3"])),
+                port("udp sport", 546),
+                port("udp dport", 547),
+                accept(),
+            ],
+            "DHCPv6, by its multicast addresses",
+        ),
+        rule(
+            [
+                is("icmpv6 type", any_of(discovery)),
+                is("icmpv6 code", 0),
+                is("ip6 hoplimit", 255),
+                accept(),
+            ],
+            "neighbour discovery; the hop limit shows that no router forwards it (RFC 4861, 7.1)",
+        ),
     ]
 }
 
-/// DNS and DNS over TLS, over UDP and TCP.
-pub fn dns() -> [Vec<Stmt>; 2] {
+/// DNS and DNS over TLS, over UDP and TCP, with what is to be done about it.
+pub fn dns(verdict: &[Words], why: &'static str) -> Vec<Rule> {
     ["udp", "tcp"]
-        .map(|protocol| vec![l4(protocol), is(payload(protocol, "dport"), numbers(&[53, 853]))])
+        .map(|protocol| {
+            let mut words = vec![is(format!("{protocol} dport"), any_of([53, 853]))];
+            words.extend_from_slice(verdict);
+            rule(words, why)
+        })
+        .into()
 }
 
-/// The same rule for IPv4 and IPv6; `header` is also the family's nft name.
-pub fn by_family(rule: impl Fn(&'static str, &'static str) -> Vec<Stmt>) -> Vec<Vec<Stmt>> {
-    let v4 = header(IpAddr::from([0; 4]));
-    let v6 = header(IpAddr::from([0; 16]));
-    vec![rule(v4, "4"), rule(v6, "6")]
+/// The same rule for IPv4 and IPv6; the first word is also the family's nft name.
+pub fn by_family(rule: impl Fn(&'static str, &'static str) -> Rule) -> Vec<Rule> {
+    FAMILIES.iter().map(|family| rule(family.ip, family.suffix)).collect()
+}
+
+/// Those of the addresses that a header holds, as a match on its destination.
+pub fn to_addresses(addresses: &[IpAddr]) -> Vec<Words> {
+    FAMILIES
+        .iter()
+        .filter_map(|family| {
+            let mine: Vec<&IpAddr> =
+                addresses.iter().filter(|one| header(**one) == family.ip).collect();
+            (!mine.is_empty()).then(|| is(format!("{} daddr", family.ip), any_of(mine)))
+        })
+        .collect()
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::listing::hex;
-use crate::config::{DnsPolicy, Endpoint, PathConfig};
+use crate::config::{DnsPolicy, Endpoint, PathConfig, Workload};
 use crate::names::PathName;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,11 +24,23 @@ pub struct Rules {
     pub endpoints: Vec<SocketAddr>,
     /// Digest over the endpoints' names, order and identities: of them the rules know the address
     /// only, but an edit of the others is an edit too.
-    identities: String,
+    pub(super) identities: String,
+    // What follows came later: an older state file is one of a whole host.
+    #[serde(default)]
+    pub workload: Workload,
+    /// 0 for a whole host.
+    #[serde(default)]
+    pub workload_mark: u32,
+    #[serde(default)]
+    pub resolvers: Vec<IpAddr>,
+    /// What the health check pings through the tunnel.
+    #[serde(default)]
+    pub probe: Option<IpAddr>,
 }
 
 impl Rules {
     pub fn of(path: &PathConfig) -> Self {
+        let scoped = path.workload != Workload::Host;
         Self {
             name: path.name.clone(),
             interface: path.interface.clone(),
@@ -40,6 +52,32 @@ impl Rules {
             ntp: path.ntp.clone(),
             endpoints: path.endpoints.iter().map(|endpoint| endpoint.address).collect(),
             identities: identities(&path.endpoints),
+            workload: path.workload.clone(),
+            workload_mark: if scoped { path.workload_mark } else { 0 },
+            resolvers: path.resolvers.clone(),
+            // A host-wide path asks by its own tunnel, which it may use anyway.
+            probe: path.health.probe.as_ref().filter(|_| scoped).map(|probe| probe.target),
+        }
+    }
+}
+
+impl Rules {
+    /// Leaves out the cgroups that `there` does not know.
+    pub fn keep_cgroups(&mut self, there: impl Fn(&str) -> bool) {
+        if let Workload::Cgroups(names) = &mut self.workload {
+            names.retain(|name| there(name));
+        }
+    }
+
+    /// Whether the workload enters by this device.
+    pub fn enters_by(&self, device: &String) -> bool {
+        self.workload.interfaces().contains(device)
+    }
+
+    pub fn cgroups(&self) -> &[String] {
+        match &self.workload {
+            Workload::Cgroups(names) => names,
+            _ => &[],
         }
     }
 }

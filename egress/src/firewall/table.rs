@@ -1,110 +1,159 @@
-//! A table as we want it, in nft's own JSON schema, before it is loaded.
+//! A table as we want it, before it is loaded; its text in nft's own language.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
+use std::fmt::Write as _;
 
-use nftables::schema::{
-    Chain, Counter, NfListObject, Rule, Set, SetFlag, SetType, SetTypeValue, Table,
-};
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use nftables::types::NfFamily;
 
-use super::dsl::{Expr, Stmt};
+use super::dsl::{Rule, quoted};
+use super::listing::family_word;
 
-/// Where a base chain is attached.
-#[derive(Debug, Clone, Copy)]
+/// nft refuses a longer comment.
+#[cfg(test)]
+pub const LONGEST_COMMENT: usize = 127;
+
+/// Where a base chain is attached. The words are nft's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hook {
-    pub kind: NfChainType,
-    pub point: NfHook,
+    /// `filter` or `route`.
+    pub kind: &'static str,
+    pub point: &'static str,
     pub priority: i32,
-    pub policy: NfChainPolicy,
+    pub policy: Policy,
 }
 
-/// All objects of one table, in the order in which they must be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    Accept,
+    Drop,
+}
+
+impl Policy {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl Hook {
+    pub fn filter(point: &'static str, priority: i32, policy: Policy) -> Self {
+        Self { kind: "filter", point, priority, policy }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Set {
+    pub name: String,
+    /// As in `ipv4_addr . inet_service`.
+    pub types: &'static str,
+    pub interval: bool,
+    pub elements: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Chain {
+    pub name: String,
+    /// `None`: not attached, other chains go to it.
+    pub hook: Option<Hook>,
+    pub device: Option<String>,
+    pub rules: Vec<Rule>,
+}
+
+/// All objects of one table.
 #[derive(Debug, Clone)]
 pub struct TableSpec {
     pub family: NfFamily,
     pub name: &'static str,
-    pub objects: Vec<NfListObject<'static>>,
+    pub counters: Vec<String>,
+    pub sets: Vec<Set>,
+    pub chains: Vec<Chain>,
 }
 
 impl TableSpec {
     pub fn new(family: NfFamily, name: &'static str) -> Self {
-        let table = Table { family, name: name.into(), handle: None };
-        Self { family, name, objects: vec![NfListObject::Table(table)] }
+        Self { family, name, counters: Vec::new(), sets: Vec::new(), chains: Vec::new() }
     }
 
     pub fn counter(&mut self, name: &str) {
-        self.objects.push(NfListObject::Counter(Counter {
-            family: self.family,
-            table: self.name.into(),
-            name: name.to_owned().into(),
-            handle: None,
-            packets: None,
-            bytes: None,
-        }));
+        self.counters.push(name.to_owned());
     }
 
-    pub fn set(&mut self, name: &str, types: &[SetType], interval: bool, elements: Vec<Expr>) {
-        let set_type = match types {
-            [single] => SetTypeValue::Single(*single),
-            several => SetTypeValue::Concatenated(Cow::Owned(several.to_vec())),
-        };
-        self.objects.push(NfListObject::Set(Box::new(Set {
-            family: self.family,
-            table: self.name.into(),
-            name: name.to_owned().into(),
-            handle: None,
-            set_type,
-            policy: None,
-            flags: interval.then(|| HashSet::from([SetFlag::Interval])),
-            // nft refuses an empty element list; a set without one is simply empty.
-            elem: (!elements.is_empty()).then_some(Cow::Owned(elements)),
-            timeout: None,
-            gc_interval: None,
-            size: None,
-            comment: None,
-        })));
+    pub fn set(
+        &mut self,
+        name: impl Into<String>,
+        types: &'static str,
+        interval: bool,
+        elements: Vec<String>,
+    ) {
+        self.sets.push(Set { name: name.into(), types, interval, elements });
     }
 
-    pub fn chain(&mut self, name: &str) {
-        let chain = self.plain_chain(name);
-        self.objects.push(NfListObject::Chain(chain));
+    /// Adds a chain that others go to.
+    pub fn chain(&mut self, name: &str, rules: Vec<Rule>) {
+        self.chains.push(Chain { name: name.to_owned(), hook: None, device: None, rules });
     }
 
-    pub fn base_chain(&mut self, name: &str, at: Hook, device: Option<&str>) {
-        let mut chain = self.plain_chain(name);
-        chain._type = Some(at.kind);
-        chain.hook = Some(at.point);
-        chain.prio = Some(at.priority);
-        chain.policy = Some(at.policy);
-        chain.dev = device.map(|device| device.to_owned().into());
-        self.objects.push(NfListObject::Chain(chain));
+    pub fn base_chain(&mut self, name: &str, at: Hook, device: Option<&str>, rules: Vec<Rule>) {
+        let device = device.map(str::to_owned);
+        self.chains.push(Chain { name: name.to_owned(), hook: Some(at), device, rules });
     }
 
-    pub fn rule(&mut self, chain: &str, statements: impl Into<Vec<Stmt>>) {
-        self.objects.push(NfListObject::Rule(Rule {
-            family: self.family,
-            table: self.name.into(),
-            chain: chain.to_owned().into(),
-            expr: Cow::Owned(statements.into()),
-            handle: None,
-            index: None,
-            comment: None,
-        }));
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.chains.iter().flat_map(|chain| &chain.rules)
     }
 
-    fn plain_chain(&self, name: &str) -> Chain<'static> {
-        Chain {
-            family: self.family,
-            table: self.name.into(),
-            name: name.to_owned().into(),
-            newname: None,
-            handle: None,
-            _type: None,
-            hook: None,
-            prio: None,
-            dev: None,
-            policy: None,
+    /// Objects that a listing of the loaded table holds, the table itself and the rules too.
+    pub fn objects(&self) -> usize {
+        1 + self.counters.len() + self.sets.len() + self.chains.len() + self.rules().count()
+    }
+
+    /// The table in nft's own language.
+    pub fn text(&self) -> String {
+        let mut text = format!("table {} {} {{\n", family_word(self.family), self.name);
+        for counter in &self.counters {
+            let _ = writeln!(text, "\tcounter {counter} {{ }}");
         }
+        for set in &self.sets {
+            set.write(&mut text);
+        }
+        for chain in &self.chains {
+            chain.write(&mut text);
+        }
+        text.push_str("}\n");
+        text
+    }
+}
+
+impl Set {
+    fn write(&self, text: &mut String) {
+        let _ = write!(text, "\tset {} {{\n\t\ttype {}\n", self.name, self.types);
+        if self.interval {
+            text.push_str("\t\tflags interval\n");
+        }
+        // nft refuses an empty element list; a set without one is simply empty.
+        if !self.elements.is_empty() {
+            let _ = writeln!(text, "\t\telements = {{ {} }}", self.elements.join(", "));
+        }
+        text.push_str("\t}\n");
+    }
+}
+
+impl Chain {
+    fn write(&self, text: &mut String) {
+        let _ = writeln!(text, "\n\tchain {} {{", self.name);
+        if let Some(Hook { kind, point, priority, policy }) = self.hook {
+            let device =
+                self.device.as_ref().map_or_else(String::new, |name| format!(" device \"{name}\""));
+            let policy = policy.word();
+            let _ = writeln!(
+                text,
+                "\t\ttype {kind} hook {point}{device} priority {priority}; policy {policy};"
+            );
+        }
+        for rule in &self.rules {
+            let _ = writeln!(text, "\t\t{} comment {}", rule.words.join(" "), quoted(rule.why));
+        }
+        text.push_str("\t}\n");
     }
 }

@@ -2,87 +2,121 @@
 //!
 //! A `netdev egress` hook sees forwarded packets and `AF_PACKET` frames, which no `inet` hook does.
 //! What it counts as leaked is a leak by definition; so nothing ordinary may be counted there (S7).
+//!
+//! Whose a packet is, it cannot see by itself. What enters by a workload's interface is marked there
+//! (`netdev ingress`), and the mark stays while it is forwarded. What users and cgroups send is
+//! marked by the killswitch: where that is gone, they are not seen, so theirs is one wall.
 
-use nftables::expr::MetaKey;
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use nftables::types::NfFamily;
 
-use super::dsl::{
-    Stmt, accept, any_of, count, drop, is, jump, masked, meta, numbers, payload, prefix, text,
-};
+use super::dsl::{Rule, accept, any_of, count, drop, goto, has_bits, is, rule, set_bits};
 use super::permits::{
-    add_endpoint_addresses, add_sets, dhcp_and_ndp, dns, endpoint_fragments, endpoints, ntp, of,
-    to_set,
+    add_endpoints, add_sets, dhcp_and_ndp, dns, endpoint_fragments, endpoints, ntp, of, to_set,
 };
 use super::rules::Rules;
-use super::table::{Hook, TableSpec};
-use crate::config::DnsPolicy;
+use super::table::{Hook, Policy, TableSpec};
+use super::tagged;
+use crate::config::Workload;
 
 pub const TABLE: &str = "vpn_egress_watch";
 
 /// EAPOL, LLDP, `PPPoE` discovery.
-const LINK_PROTOCOLS: [u32; 3] = [0x888e, 0x88cc, 0x8863];
+const LINK_PROTOCOLS: [&str; 3] = ["0x888e", "0x88cc", "0x8863"];
 
-/// The chain that is attached to one uplink.
-pub fn chain_of(device: &str) -> String {
-    format!("uplink_{device}")
+/// The chain that is attached to one device. `@` has a meaning in nft's language, and `/` is in no
+/// device's name.
+fn chain_of(what: &str, device: &str) -> String {
+    format!("{what}_{}", device.replace('@', "/"))
 }
 
-/// `devices`: every uplink that is to be covered; each gets a base chain of its own.
+/// `devices`: every one that is to be covered: those by which a workload enters, and the uplinks,
+/// which all others are. Each gets a base chain of its own.
 pub fn table(paths: &[Rules], devices: &[String]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::NetDev, TABLE);
+    add_endpoints(&mut spec, paths);
     for path in paths {
         spec.counter(&of(path, "leaked"));
         spec.counter(&of(path, "other_frames"));
         add_sets(&mut spec, path);
-        add_endpoint_addresses(&mut spec, path);
-        let chain = of(path, "path");
-        spec.chain(&chain);
-        for rule in rules(path) {
-            spec.rule(&chain, rule);
+    }
+    let host = paths.iter().find(|path| path.workload == Workload::Host);
+    let policy = if host.is_some() { Policy::Drop } else { Policy::Accept };
+    for device in devices {
+        if let Some(path) = paths.iter().find(|path| path.enters_by(device)) {
+            let at = Hook::filter("ingress", 0, Policy::Accept);
+            let mark = rule([set_bits("meta mark", path.workload_mark)], "of this workload");
+            spec.base_chain(&chain_of("workload", device), at, Some(device), vec![mark]);
+        } else {
+            let at = Hook::filter("egress", 0, policy);
+            spec.base_chain(&chain_of("uplink", device), at, Some(device), whose(paths, host));
         }
     }
-    for device in devices {
-        let at = Hook {
-            kind: NfChainType::Filter,
-            point: NfHook::Egress,
-            priority: 0,
-            policy: NfChainPolicy::Drop,
-        };
-        spec.base_chain(&chain_of(device), at, Some(device));
-        for path in paths {
-            spec.rule(&chain_of(device), [jump(&of(path, "path"))]);
-        }
+    for path in paths {
+        let rules = if path.workload == Workload::Host { host_wide(path) } else { scoped(path) };
+        spec.chain(&of(path, "path"), rules);
     }
     spec
 }
 
-fn rules(path: &Rules) -> Vec<Vec<Stmt>> {
-    let (leaked, other) = (of(path, "leaked"), of(path, "other_frames"));
-    let mut rules = endpoints(path);
-    rules.extend(endpoint_fragments(path));
-    rules.push(vec![is(payload("ether", "type"), text("arp")), accept()]);
+fn whose(paths: &[Rules], host: Option<&Rules>) -> Vec<Rule> {
+    let scoped = paths.iter().filter(|path| path.workload != Workload::Host);
+    let mut rules: Vec<Rule> = scoped
+        .map(|path| {
+            let words = [has_bits("meta mark", path.workload_mark), goto(&of(path, "path"))];
+            rule(words, "of this path's workload, by its bit in the mark")
+        })
+        .collect();
+    rules.extend(host.map(|host| rule([goto(&of(host, "path"))], "all else that leaves the host")));
+    rules
+}
+
+const LEAK: &str = "IP outside the tunnel: a leak";
+const DNS: &str = "DNS outside the tunnel is a leak, whoever is asked";
+const ALLOW: &str = "allowed outside the tunnel by the config";
+const LINK_LOCAL: &str = "IGMP, MLD, mDNS and their like: no router forwards them, so no leak";
+const OTHER: &str = "carries no IP: not let out, and no leak";
+
+fn host_wide(path: &Rules) -> Vec<Rule> {
+    let (leaked, other) = (count(&of(path, "leaked")), count(&of(path, "other_frames")));
+    let mut rules = endpoints();
+    rules.extend(endpoint_fragments());
+    rules.push(rule([is("ether type", "arp"), accept()], "addresses on the link"));
     rules.extend(dhcp_and_ndp());
-    if path.dns == DnsPolicy::Refuse {
-        for mut rule in dns() {
-            rule.extend([count(&leaked), drop()]);
-            rules.push(rule);
-        }
+    rules.extend(outside(path));
+    rules.extend(tagged::rules(path, &leaked));
+    rules.push(rule(
+        [is("ether type", any_of(LINK_PROTOCOLS)), accept()],
+        "EAPOL, LLDP, PPPoE discovery: for the other end of the cable",
+    ));
+    rules.push(rule(
+        [is("ether daddr & ff:ff:ff:ff:ff:f0 ==", "01:80:c2:00:00:00"), accept()],
+        "spanning tree and other reserved bridge addresses (IEEE 802.1Q, table 8-1)",
+    ));
+    rules.push(rule([other, drop()], OTHER));
+    rules
+}
+
+/// What carries a workload's bit is IP, and never a tunnel's own packet.
+fn scoped(path: &Rules) -> Vec<Rule> {
+    let mut rules = outside(path);
+    rules.push(rule([count(&of(path, "other_frames")), drop()], OTHER));
+    rules
+}
+
+/// What the config allows outside the tunnel; then IP is a leak.
+fn outside(path: &Rules) -> Vec<Rule> {
+    let (leaked, other) = (count(&of(path, "leaked")), count(&of(path, "other_frames")));
+    let mut rules = Vec::new();
+    if path.dns == crate::config::DnsPolicy::Refuse {
+        rules.extend(dns(&[leaked.clone(), drop()], DNS));
     }
     for permitted in ["allow", "management"] {
-        rules.extend(to_set(path, permitted, &[], &[accept()]));
+        rules.extend(to_set(path, permitted, &[], ALLOW));
     }
     rules.extend(ntp(path));
-    // IGMP, MLD, mDNS and their like: no router forwards them, so they are stopped but are no leak.
-    for link_local in [("ip", "224.0.0.0/24"), ("ip6", "ff02::/16")] {
-        let net = prefix(link_local.1.parse().expect("a net"));
-        rules.push(vec![is(payload(link_local.0, "daddr"), net), count(&other), drop()]);
+    for to in ["ip daddr 224.0.0.0/24", "ip6 daddr ff02::/16"] {
+        rules.push(rule([to.to_owned(), other.clone(), drop()], LINK_LOCAL));
     }
-    let ip = any_of([text("ip"), text("ip6")]);
-    rules.push(vec![is(meta(MetaKey::Protocol), ip), count(&leaked), drop()]);
-    rules.push(vec![is(payload("ether", "type"), numbers(&LINK_PROTOCOLS)), accept()]);
-    // Spanning tree and the other reserved bridge addresses (IEEE 802.1Q, table 8-1).
-    let bridge = masked(payload("ether", "daddr"), "ff:ff:ff:ff:ff:f0");
-    rules.push(vec![is(bridge, text("01:80:c2:00:00:00")), accept()]);
-    rules.push(vec![count(&other), drop()]);
+    rules.push(rule([is("meta protocol", any_of(["ip", "ip6"])), leaked, drop()], LEAK));
     rules
 }

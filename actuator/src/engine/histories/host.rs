@@ -205,6 +205,7 @@ impl<'a> Host<'a> {
 fn intended(rules: &Rules) -> Intended {
     let digest = String::new();
     Intended {
+        cgroups: std::collections::BTreeMap::new(),
         killswitch: digest.clone(),
         watch: digest,
         rules: rules.clone(),

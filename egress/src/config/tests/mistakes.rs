@@ -69,12 +69,26 @@ const VALUES: &[Case] = &[
 
 #[rustfmt::skip]
 const WORKLOADS: &[Case] = &[
-    ("workload: host", "workload: {interfaces: [br0]}", "egress.yml:6: paths[0].workload: the workload `interfaces` is not supported by this version, only `host` is"),
-    ("workload: host", "workload: {cgroups: [a]}", "the workload `cgroups` is not supported"),
-    ("workload: host", "workload: {users: [a]}", "the workload `users` is not supported"),
     ("workload: host", "workload: {bridges: [a]}", "egress.yml:6: paths[0].workload: unknown key `bridges`"),
-    ("workload: host", "workload: {}", "write `host`"),
+    ("workload: host", "workload: {}", "egress.yml:6: paths[0].workload: `{}` is not known here; write `host`, or one of {interfaces: [..]}"),
+    ("workload: host", "workload: {users: [1], cgroups: [a]}", "write `host`, or one of"),
     ("workload: host", "workload: guest", "`guest` is not known here; write `host`"),
+    ("workload: host", "workload: {interfaces: []}", "egress.yml:6: paths[0].workload.interfaces: the list is empty; name what is locked in"),
+    ("workload: host", "workload: {interfaces: [wg0]}", "egress.yml:6: paths[0].workload: `wg0` is a tunnel; name the device by which"),
+    ("workload: host", "workload: {interfaces: [eth1]}", "egress.yml:6: paths[0].workload: `eth1` is an uplink; name the device by which"),
+    ("workload: host", "workload: {interfaces: [br0, br0]}", "egress.yml:6: paths[0].workload: `br0` is listed twice"),
+    ("workload: host", "workload: {users: [nobody-of-that-name]}", "egress.yml:6: paths[0].workload.users[0]: there is no user `nobody-of-that-name` on this host; create it"),
+    ("workload: host", "workload: {users: [root]}", "egress.yml:6: paths[0].workload.users[0]: root runs the tunnel and the host"),
+    ("workload: host", "workload: {users: [0]}", "root runs the tunnel and the host"),
+    ("workload: host", "workload: {users: [4294967295]}", "egress.yml:6: paths[0].workload.users[0]: is no user"),
+    ("workload: host", "workload: {cgroups: [/]}", "egress.yml:6: paths[0].workload.cgroups[0]: `/` is no cgroup; write its path below /sys/fs/cgroup"),
+    ("workload: host", "workload: {cgroups: [a/../b]}", "is no cgroup"),
+    ("workload: host", "workload: {cgroups: ['a\"b']}", "is no cgroup"),
+    ("workload: host", "workload: {cgroups: [a, a/b]}", "egress.yml:6: paths[0].workload: `a/b` is listed twice"),
+    ("workload: host", "workload_mark: 0x2000000", "egress.yml:6: paths[0].workload_mark: has no meaning for `workload: host`"),
+    ("workload: host", "resolvers: [127.0.0.1]", "egress.yml:6: paths[0].resolvers: has no meaning for `workload: host`"),
+    ("workload: host", "workload: {users: [1000]}\n    workload_mark: 0x3000000", "egress.yml:7: paths[0].workload_mark: is not one bit"),
+    ("workload: host", "workload: {users: [1000]}\n    workload_mark: 0x4", "egress.yml:7: paths[0].workload_mark: has a bit in common with the fwmark 0xca6c"),
 ];
 
 #[rustfmt::skip]
@@ -224,4 +238,113 @@ fn a_mistake_in_the_providers_file_is_told_with_that_files_line() {
     world.file("bad.conf", WG_QUICK.replace("198.51.100.1", "vpn.example.net"), 0o600);
     let message = world.refusal(edited("primary.conf", "bad.conf"));
     assert!(message.starts_with("bad.conf:6: `vpn.example.net` is a hostname; put"), "{message}");
+}
+
+/// What to replace, and by what.
+type Edit = (&'static str, &'static str);
+
+/// The good path, and a second one of users 1001 with these lines changed.
+fn two_paths(first: Edit, second: Edit) -> String {
+    let other = "  - name: work\n    interface: wg1\n    fwmark: 0xca6d\n    workload: {users: [1001]}\n    \
+                 endpoints: [{name: x, wg_quick: primary.conf}]\n";
+    assert_eq!(other.matches(second.0).count(), 1, "ambiguous edit: {}", second.0);
+    edited(first.0, first.1) + &other.replace(second.0, second.1)
+}
+
+#[test]
+fn what_two_paths_claim_is_told() {
+    let world = World::new();
+    let same = ("name: media", "name: media");
+    let users = ("workload: host", "workload: {users: [1000, 1001]}");
+    let bridge = ("workload: host", "workload: {interfaces: [br0]}");
+    let cgroup = ("workload: host", "workload: {cgroups: [a.slice]}");
+    world.load(two_paths(same, ("wg1", "wg1"))).expect("two paths that share nothing");
+    let cases: &[(Edit, Edit, &str)] = &[
+        (
+            same,
+            ("wg1", "wg0"),
+            "egress.yml:26: paths[1].interface: is the tunnel of path `media` already",
+        ),
+        (
+            same,
+            ("0xca6d", "0xca6c"),
+            "egress.yml:27: paths[1].fwmark: the mark 0xca6c is that of path `media` already",
+        ),
+        (
+            same,
+            ("    fwmark: 0xca6d\n", ""),
+            "egress.yml:25: paths[1]: the mark 0xca6c is that of path `media` already",
+        ),
+        (
+            same,
+            ("{users: [1001]}", "host"),
+            "egress.yml:25: paths[1]: a second path locks the whole host",
+        ),
+        (
+            same,
+            ("{users: [1001]}", "{interfaces: [eth1]}"),
+            "egress.yml:28: paths[1].workload: `eth1` is an uplink",
+        ),
+        (
+            same,
+            ("{users: [1001]}", "{interfaces: [wg0]}"),
+            "egress.yml:28: paths[1].workload: `wg0` is a tunnel",
+        ),
+        (
+            same,
+            ("{users: [1001]}", "{users: [1001]}\n    allow_interfaces: [wg0]"),
+            "egress.yml:29: paths[1].allow_interfaces: `wg0` is the tunnel of path `media`; no path may use another's",
+        ),
+        (
+            same,
+            ("{users: [1001]}", "{users: [1001]}\n    uplinks: [wg0]"),
+            "egress.yml:29: paths[1].uplinks: `wg0` is the tunnel of path `media`",
+        ),
+        (
+            ("[docker0]", "[wg1]"),
+            ("wg1", "wg1"),
+            "egress.yml:8: paths[0].allow_interfaces: `wg1` is the tunnel of path `work`",
+        ),
+        (
+            same,
+            ("{users: [1001]}", "{users: [1001]}\n    workload_mark: 0x8000"),
+            "egress.yml:29: paths[1].workload_mark: has a bit in common with the fwmark 0xca6c",
+        ),
+        (
+            ("workload: host", "workload: {users: [1000]}"),
+            ("wg1", "wg1"),
+            "egress.yml:25: paths[1]: the bit is that of path `media` already",
+        ),
+        (
+            users,
+            ("[1001]}", "[1001]}\n    workload_mark: 0x2000000"),
+            "egress.yml:28: paths[1].workload: `1001` is locked in by path `media` already",
+        ),
+        (
+            bridge,
+            ("{users: [1001]}", "{interfaces: [br0]}\n    workload_mark: 0x2000000"),
+            "egress.yml:28: paths[1].workload: `br0` is locked in by path `media` already",
+        ),
+        (
+            cgroup,
+            ("{users: [1001]}", "{cgroups: [a.slice/b.service]}\n    workload_mark: 0x2000000"),
+            "egress.yml:28: paths[1].workload: `a.slice/b.service` is locked in by path `media` already",
+        ),
+    ];
+    for (first, second, want) in cases {
+        let message = world.refusal(two_paths(*first, *second));
+        assert!(message.contains(want), "{first:?} {second:?}\nwant: {want}\ngot:  {message}");
+    }
+}
+
+#[test]
+fn a_cgroup_must_exist_when_a_path_is_converged_and_only_then() {
+    let world = World::new();
+    let yaml = edited("workload: host", "workload: {cgroups: [vpn-egress-none.slice]}");
+    world.load(&yaml).expect("a service that is stopped makes no config unreadable");
+    let file = world.file("egress.yml", yaml, 0o644);
+    let message = Config::load_for_converge(&file).expect_err("refused").to_string();
+    let want = "egress.yml:6: paths[0].workload.cgroups[0]: there is no cgroup \
+                /sys/fs/cgroup/vpn-egress-none.slice; make it before";
+    assert!(message.contains(want), "{message}");
 }

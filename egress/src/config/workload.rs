@@ -1,0 +1,200 @@
+//! What a path locks in: read, and checked against the other paths.
+//!
+//! Must never let two paths claim the same traffic: which of them ruled it would be chance.
+
+use std::path::Path;
+
+use nix::unistd::User;
+
+use super::cursor::Cursor;
+use super::error::{ConfigError, Problem};
+use super::read::{PATH, choice, some};
+use super::shown::Shown;
+use super::yaml::Node;
+use super::{PathConfig, Uplinks, Workload, value};
+
+const SCOPED: &[&str] = &["interfaces", "cgroups", "users"];
+
+/// Where the unified hierarchy is, by convention and for nft, which looks nowhere else.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+pub(super) fn workload(at: &Cursor<'_>) -> Result<Workload, ConfigError> {
+    if !matches!(at.node(), Node::Map(_)) {
+        return match at.text()? {
+            "host" => Ok(Workload::Host),
+            other => Err(choice(at, other, WANTED)),
+        };
+    }
+    let fields = at.fields(SCOPED)?;
+    let mut scopes = SCOPED.iter().filter_map(|scope| Some((*scope, fields.get(scope)?)));
+    let (Some((scope, list)), None) = (scopes.next(), scopes.next()) else {
+        return Err(choice(at, "{}", WANTED));
+    };
+    let items = some(&list, "name what is locked in")?;
+    Ok(match scope {
+        "interfaces" => Workload::Interfaces(list.values(value::interface)?),
+        "cgroups" => Workload::Cgroups(list.values(cgroup)?),
+        _ => Workload::Users(items.iter().map(user).collect::<Result<_, _>>()?),
+    })
+}
+
+const WANTED: &str = "`host`, or one of {interfaces: [..]}, {cgroups: [..]}, {users: [..]}";
+
+/// A path below the mount point, without a slash at either end.
+fn cgroup(text: &str) -> Result<String, Problem> {
+    let path = text.trim_matches('/');
+    let odd = |c: char| !c.is_ascii_graphic() || c == '"';
+    let wrong = path.chars().any(odd)
+        || path.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+    if wrong { Err(Problem::Cgroup(Shown::of(text))) } else { Ok(path.to_owned()) }
+}
+
+fn user(at: &Cursor<'_>) -> Result<u32, ConfigError> {
+    let uid = if let Node::Integer(uid) = at.node() {
+        u32::try_from(*uid).map_err(|_| at.error(Problem::Uid))?
+    } else {
+        let name = at.text()?;
+        let unknown = || at.error(Problem::UnknownUser(Shown::of(name)));
+        User::from_name(name).ok().flatten().ok_or_else(unknown)?.uid.as_raw()
+    };
+    // All ones is how the kernel writes that there is no user.
+    match uid {
+        0 => Err(at.error(Problem::RootLocked)),
+        u32::MAX => Err(at.error(Problem::Uid)),
+        uid => Ok(uid),
+    }
+}
+
+/// Every cgroup that is named is there: only a rule on one that exists can be loaded.
+pub(super) fn cgroups_exist(paths: &[Cursor<'_>]) -> Result<(), ConfigError> {
+    for path in paths {
+        let Some(workload) = path.fields(PATH)?.get("workload") else { continue };
+        if !matches!(workload.node(), Node::Map(_)) {
+            continue;
+        }
+        let Some(list) = workload.fields(SCOPED)?.get("cgroups") else { continue };
+        for item in list.items()? {
+            let name = item.value(cgroup)?;
+            if !Path::new(CGROUPS).join(&name).join("cgroup.procs").is_file() {
+                return Err(item.error(Problem::NoCgroup(name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What every path claims for itself is claimed by no other.
+pub(super) fn disjoint(at: &[Cursor<'_>], paths: &[PathConfig]) -> Result<(), ConfigError> {
+    for (nth, path) in paths.iter().enumerate() {
+        let wrong = |key: &'static str, problem: Problem| -> Result<(), ConfigError> {
+            let written = at[nth].fields(PATH)?.get(key);
+            Err(written.as_ref().unwrap_or(&at[nth]).error(problem))
+        };
+        if let Some(twice) = claimed_again(&path.workload) {
+            return wrong("workload", Problem::ListedTwice(twice));
+        }
+        if path.workload == Workload::Host {
+            for key in ["workload_mark", "resolvers"] {
+                if at[nth].fields(PATH)?.get(key).is_some() {
+                    return wrong(key, Problem::NotForHost(key));
+                }
+            }
+        }
+        for (other_nth, other) in paths.iter().enumerate() {
+            let name = other.name.to_string();
+            if other_nth < nth {
+                if other.interface == path.interface {
+                    return wrong("interface", Problem::TunnelTwice(name));
+                }
+                if other.fwmark == path.fwmark {
+                    return wrong("fwmark", Problem::FwmarkTwice(path.fwmark, name));
+                }
+                let both_scoped = ![&other.workload, &path.workload].contains(&&Workload::Host);
+                if both_scoped && other.workload_mark == path.workload_mark {
+                    return wrong("workload_mark", Problem::WorkloadMarkTwice(name));
+                }
+                if let Some(claimed) = overlap(&path.workload, &other.workload) {
+                    return wrong("workload", Problem::ClaimedTwice(claimed, name));
+                }
+            }
+            if path.workload != Workload::Host && path.workload_mark & other.fwmark != 0 {
+                return wrong("workload_mark", Problem::MarksShareBits(other.fwmark));
+            }
+            if let Some(problem) = strays(path, other) {
+                let (key, problem) = problem;
+                return wrong(key, problem);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What one workload names twice, or once more inside itself.
+fn claimed_again(workload: &Workload) -> Option<String> {
+    let again = |nth: usize| match workload {
+        Workload::Interfaces(names) => names[..nth].contains(&names[nth]),
+        Workload::Users(uids) => uids[..nth].contains(&uids[nth]),
+        Workload::Cgroups(names) => names[..nth].iter().any(|name| nested(name, &names[nth])),
+        Workload::Host => false,
+    };
+    let items: Vec<String> = match workload {
+        Workload::Interfaces(names) | Workload::Cgroups(names) => names.clone(),
+        Workload::Users(uids) => uids.iter().map(ToString::to_string).collect(),
+        Workload::Host => Vec::new(),
+    };
+    (0..items.len()).find(|nth| again(*nth)).map(|nth| items[nth].clone())
+}
+
+/// What both lock in, if anything.
+fn overlap(one: &Workload, other: &Workload) -> Option<String> {
+    match (one, other) {
+        (Workload::Interfaces(one), Workload::Interfaces(other)) => {
+            one.iter().find(|name| other.contains(name)).cloned()
+        }
+        (Workload::Users(one), Workload::Users(other)) => {
+            one.iter().find(|uid| other.contains(uid)).map(ToString::to_string)
+        }
+        (Workload::Cgroups(one), Workload::Cgroups(other)) => {
+            one.iter().find(|name| other.iter().any(|other| nested(name, other))).cloned()
+        }
+        _ => None,
+    }
+}
+
+/// Whether one is the other, or inside it.
+fn nested(one: &str, other: &str) -> bool {
+    let inside = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    inside(one, other) || inside(other, one)
+}
+
+/// A tunnel or an uplink of `other` that stands in a list of `path` where it would open a way.
+fn strays(path: &PathConfig, other: &PathConfig) -> Option<(&'static str, Problem)> {
+    let own = path.name == other.name;
+    let tunnel = &other.interface;
+    let uplinks: &[String] = match &path.uplinks {
+        Uplinks::Auto => &[],
+        Uplinks::Named(names) => names,
+    };
+    let workload: &[String] = match &path.workload {
+        Workload::Interfaces(names) => names,
+        _ => &[],
+    };
+    let others = || Problem::TunnelOfAnother(tunnel.clone(), other.name.to_string());
+    if !own && uplinks.contains(tunnel) {
+        return Some(("uplinks", others()));
+    }
+    if !own && path.allow_interfaces.contains(tunnel) {
+        return Some(("allow_interfaces", others()));
+    }
+    if workload.contains(tunnel) {
+        return Some(("workload", Problem::WorkloadIsTunnel(tunnel.clone())));
+    }
+    let leads_out = |name: &&String| match &other.uplinks {
+        Uplinks::Named(names) => names.contains(name),
+        Uplinks::Auto => false,
+    };
+    let uplink = workload.iter().find(leads_out)?;
+    Some(("workload", Problem::WorkloadIsUplink(uplink.clone())))
+}

@@ -1,0 +1,114 @@
+//! The rules of each kind of workload, as checked-in text: what changes is seen in a review.
+//!
+//! To update them: `UPDATE_SNAPSHOTS=1 cargo test -p egress snapshots`.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use super::table::{LONGEST_COMMENT, TableSpec};
+use super::{Rules, StopKind, killswitch, stop, watch};
+use crate::config::{DnsPolicy, Workload};
+
+/// Path `media`, the whole host, with something in each of its lists.
+fn host() -> Rules {
+    let endpoints = ["198.51.100.10:51820", "203.0.113.10:51820", "[2001:db8::10]:51820"];
+    Rules {
+        allow_interfaces: vec!["docker0".into()],
+        allow: vec!["192.168.10.0/24".parse().expect("a net")],
+        management: vec!["192.168.10.5/32".parse().expect("a net")],
+        ntp: vec!["192.0.2.123".parse().expect("an address")],
+        endpoints: endpoints.map(|text| text.parse().expect("an endpoint")).into(),
+        ..bare("media", &Workload::Host)
+    }
+}
+
+/// Another path, with the same endpoint by another mark.
+fn scoped(workload: &Workload) -> Rules {
+    Rules {
+        interface: "wg1".into(),
+        fwmark: 0xca6d,
+        workload_mark: 0x0100_0000,
+        resolvers: vec!["127.0.0.1".parse().expect("an address")],
+        probe: Some("10.64.0.1".parse().expect("an address")),
+        endpoints: vec!["203.0.113.10:51820".parse().expect("an endpoint")],
+        ..bare("work", workload)
+    }
+}
+
+fn bare(name: &str, workload: &Workload) -> Rules {
+    let json = serde_json::json!({
+        "name": name, "interface": "wg0", "fwmark": 0xca6c, "dns": DnsPolicy::Refuse,
+        "allow_interfaces": [], "allow": [], "management": [], "ntp": [], "endpoints": [],
+        "identities": "", "workload": workload,
+    });
+    serde_json::from_value(json).expect("rules")
+}
+
+fn kinds() -> Vec<(&'static str, Vec<Rules>)> {
+    let interfaces = || scoped(&Workload::Interfaces(vec!["br-work".into()]));
+    vec![
+        ("host", vec![host()]),
+        ("interfaces", vec![interfaces()]),
+        ("cgroups", vec![scoped(&Workload::Cgroups(vec!["vpn.slice/work".into()]))]),
+        ("users", vec![scoped(&Workload::Users(vec![1000, 1001]))]),
+        ("host-and-interfaces", vec![host(), interfaces()]),
+    ]
+}
+
+fn tables(paths: &[Rules]) -> Vec<TableSpec> {
+    let devices: Vec<String> = ["eth0".to_owned()]
+        .into_iter()
+        .chain(paths.iter().flat_map(|path| path.workload.interfaces().to_vec()))
+        .collect();
+    let (cut, living) = paths.split_at(1);
+    vec![
+        killswitch::table(paths, &devices[..1]),
+        watch::table(paths, &devices),
+        stop::table(&[(cut[0].clone(), StopKind::Latched)], living),
+    ]
+}
+
+#[test]
+fn the_rules_of_each_workload_are_those_on_record() {
+    let mut changed = Vec::new();
+    for (kind, paths) in kinds() {
+        let text: String = tables(&paths).iter().map(TableSpec::text).collect();
+        let file = directory().join(format!("{kind}.nft"));
+        if env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            fs::write(&file, text).expect("written");
+        } else if fs::read_to_string(&file).unwrap_or_default() != text {
+            changed.push(file);
+        }
+    }
+    assert!(
+        changed.is_empty(),
+        "other rules than on record: {changed:?}; if they are meant to change, run: \
+         UPDATE_SNAPSHOTS=1 cargo test -p egress snapshots, and read the difference"
+    );
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/firewall/snapshots")
+}
+
+#[test]
+fn every_rule_says_why_in_as_many_bytes_as_the_kernel_keeps() {
+    for (_, paths) in kinds() {
+        for table in tables(&paths) {
+            for rule in table.rules() {
+                let why = rule.why;
+                assert!(!why.is_empty() && why.len() <= LONGEST_COMMENT, "{why}");
+                assert!(!why.contains('"'), "{why}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_state_file_of_the_first_version_is_one_of_the_whole_host() {
+    let old = r#"{"name":"media","interface":"wg0","fwmark":51820,"dns":"refuse",
+        "allow_interfaces":[],"allow":[],"management":[],"ntp":[],
+        "endpoints":["198.51.100.10:51820"],"identities":"00"}"#;
+    let rules: Rules = serde_json::from_str(old).expect("an old state's rules");
+    assert_eq!((rules.workload, rules.workload_mark), (Workload::Host, 0));
+}
