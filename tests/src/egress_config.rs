@@ -1,6 +1,7 @@
 //! The config of the programs under test, for this world.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::addresses::{Endpoint, FWMARK, TUNNEL, TUNNEL_CLIENT, TUNNEL_CLIENT_V6, TUNNEL_SERVER};
@@ -17,6 +18,8 @@ pub struct EgressConfig {
     pub workload: String,
     /// Endpoints in the order they are written.
     pub endpoints: Vec<Endpoint>,
+    /// Endpoints that nobody answers at, after the others.
+    pub extra_endpoints: Vec<SocketAddr>,
     /// Lines added to the path, such as `management: [10.0.0.1]`.
     pub path_lines: Vec<String>,
     /// Lines added at the end of the file, at its top level.
@@ -46,6 +49,7 @@ impl Default for EgressConfig {
             probe_timeout: "2s".into(),
             workload: "host".into(),
             endpoints: Endpoint::ALL.to_vec(),
+            extra_endpoints: Vec::new(),
             path_lines: Vec::new(),
             top_lines: Vec::new(),
         }
@@ -66,6 +70,9 @@ impl World {
                 Endpoint::A => self.primary(&mut yaml),
                 Endpoint::B => self.backup(&mut yaml),
             }
+        }
+        for (number, address) in config.extra_endpoints.iter().enumerate() {
+            self.inline(&mut yaml, &format!("extra-{number}"), *address);
         }
         let _ = write!(
             yaml,
@@ -107,13 +114,18 @@ impl World {
     }
 
     fn backup(&self, yaml: &mut String) {
+        self.inline(yaml, Endpoint::B.name(), Endpoint::B.socket());
+    }
+
+    /// With the backup's keys.
+    fn inline(&self, yaml: &mut String, name: &str, address: SocketAddr) {
         let keys = &self.keys[&Endpoint::B];
         let private = self.write_file("b.key", &keys.client.private, 0o600);
         let _ = write!(
             yaml,
             "      - name: {}\n        address: {}\n        public_key: {}\n        private_key_file: {}\n",
-            Endpoint::B.name(),
-            Endpoint::B.socket(),
+            name,
+            address,
             keys.server.public,
             private.display()
         );

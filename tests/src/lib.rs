@@ -46,6 +46,7 @@ mod observer;
 mod preflight;
 mod process;
 pub mod programs;
+pub mod replacement;
 mod session;
 pub mod shipped;
 mod topology;

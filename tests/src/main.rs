@@ -31,6 +31,8 @@ enum Command {
     Flood(commands::flood::Arguments),
     /// Take TCP connections, and read what they send.
     Sink(commands::sink::Arguments),
+    /// Send what must pass, until standard input ends, and say what became of it.
+    Permitted(commands::permitted::Arguments),
     /// HTTP GET: the status on the first line, the body after it.
     Get(commands::http::GetArguments),
     /// HTTP POST of what is on standard input, as JSON.
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         }
         Command::Flood(arguments) => commands::flood::run(&arguments),
         Command::Sink(arguments) => commands::sink::run(&arguments),
+        Command::Permitted(arguments) => commands::permitted::run(&arguments),
         Command::Get(arguments) => commands::http::get(&arguments),
         Command::Post(arguments) => commands::http::post(&arguments),
         Command::Forwarder(arguments) => commands::forwarder::run(&arguments),

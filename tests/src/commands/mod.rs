@@ -8,6 +8,7 @@ pub mod frames;
 pub mod http;
 pub mod leak;
 mod ordinary;
+pub mod permitted;
 pub mod relay;
 pub mod session;
 pub mod sink;

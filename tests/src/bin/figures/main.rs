@@ -1,5 +1,5 @@
-//! `figures`: measures what the project promises about time, in one run on one machine, so that
-//! ratios hold where absolute numbers do not. Never part of a test.
+//! `figures`: measures what the project promises about time, and about rules that are replaced, in
+//! one run on one machine, so that ratios hold where absolute numbers do not. Never part of a test.
 
 mod summary;
 mod worker;
@@ -40,6 +40,7 @@ enum Part {
     Switch,
     Leak,
     Failover,
+    Replace,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,10 +56,11 @@ fn main() {
             Part::Switch => switches(arguments.rounds.max(20)),
             Part::Leak => leak(arguments.round),
             Part::Failover => failovers(arguments.rounds),
+            Part::Replace => replacements(arguments.rounds * 100),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
-    for part in [Part::Switch, Part::Failover] {
+    for part in [Part::Switch, Part::Failover, Part::Replace] {
         if chosen(part) {
             print!("{}", in_a_world(part, arguments.rounds, 0));
         }
@@ -195,6 +197,23 @@ fn failovers(rounds: u32) {
     }
     println!("fault to traffic flowing again:    {times}");
     say_outside(&world);
+}
+
+/// Rules replaced under full load, another list of endpoints each time.
+fn replacements(rounds: u32) {
+    let mut world = World::build();
+    world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+    let mut load = world.start_load(100);
+    let open = world.replace_under_load(&mut load, 1, |world, _| {
+        world.exec_ok(Ns::Egress, &["sleep", "1"]);
+    });
+    assert!(open.outside > 0, "the router sees a leak before the lock");
+    println!("without a lock, for the control:   {open}");
+    world.converge_other_endpoints(0);
+    let replaced = world.replace_under_load(&mut load, rounds, |world, round| {
+        world.converge_other_endpoints(round + 1);
+    });
+    println!("rules replaced under load:         {replaced}");
 }
 
 trait Figures {
