@@ -97,6 +97,8 @@ fn the_table() {
         assert_eq!(decided(ask, stopped, |_| {}), Nothing(Idle::AlreadyStopped));
     }
     assert_eq!(decided(Ask::Repair, stopped, |s| s.rules = Rules::Broken), Repair);
+    assert_eq!(decided(Ask::Repair, stopped, |s| s.rules = Rules::Unknown), Repair);
+    assert_eq!(decided(Ask::Repair, stopped, |_| {}), Nothing(Idle::Intact));
     assert_eq!(decided(failover(0), standing(0, Hold::Paused), |_| {}), Nothing(Idle::Paused));
     for ask in [failover(0), Ask::HardStop, Ask::Repair] {
         let unlocked = standing(0, Hold::Unlocked);

@@ -9,6 +9,7 @@ mod history;
 mod ids;
 mod lock;
 mod metrics;
+mod notification;
 mod serve;
 mod validate;
 mod webhook;

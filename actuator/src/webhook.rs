@@ -4,21 +4,18 @@
 //! Replies: 200 done or nothing to do, with an outcome per alert; 400 malformed; 401; 405; 413; 503
 //! try again. From the network one can only tighten (S6): there is no route that releases or fails back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress::state::Timestamp;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, StatusCode};
-use serde::Deserialize;
 use serde_json::json;
 use web::body::BodyError;
 use web::{Answer, Refusal, Request, answer};
 
-use crate::engine::{Engine, Outcome, Shared, Verdicts};
-use crate::frugal;
+use crate::engine::{Outcome, Shared};
 use crate::metrics::Metrics;
+use crate::notification::Notification;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -29,20 +26,6 @@ const BODY_LIMIT: usize = 8 * 1024 * 1024;
 
 /// Where notifications arrive.
 pub const ROUTE: &str = "/api/v1/alerts";
-
-/// The parts of a notification that count. Unknown fields are ignored: they grow.
-#[derive(Debug, Deserialize)]
-struct Notification {
-    #[serde(deserialize_with = "frugal::alerts")]
-    alerts: Vec<Alert>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Alert {
-    status: String,
-    #[serde(default, deserialize_with = "frugal::labels")]
-    labels: BTreeMap<String, String>,
-}
 
 pub struct Webhook {
     pub engine: Shared,
@@ -86,8 +69,8 @@ impl Webhook {
         let engine = self.engine.clone();
         // A large body is held to the end: what is made of it takes memory too.
         let handled = tokio::task::spawn_blocking(move || {
-            let notification = serde_json::from_slice::<Notification>(&body).ok()?;
-            Some(handle(&mut engine.lock(), &notification.alerts))
+            let notification = Notification::parse(&body)?;
+            Some(notification.handle(&mut engine.lock()))
         });
         let outcomes = match handled.await {
             Ok(Some(outcomes)) => outcomes,
@@ -138,82 +121,5 @@ pub fn refused(metrics: &Metrics, refusal: Refusal, path: &str) {
         turned_away(metrics, refusal.word(), refusal.status());
     } else {
         tracing::debug!(reason = refusal.word(), path, "turned away");
-    }
-}
-
-/// The alerts of one notification, leaks first: a leak must never wait behind a switch (S3).
-fn handle(engine: &mut Engine, alerts: &[Alert]) -> Verdicts {
-    let mut order: Vec<usize> = (0..alerts.len()).collect();
-    order.sort_by_key(|&index| alerts[index].action() != "hard-stop");
-    let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(alerts.len());
-    // The same alert ten thousand times is one alert: it must not hold up the next notification.
-    let mut decided: BTreeMap<[Option<&str>; 4], Outcome> = BTreeMap::new();
-    for index in order {
-        let alert = &alerts[index];
-        let outcome = decided.entry(alert.key()).or_insert_with(|| one(engine, alert)).clone();
-        let action = known_action(alert.action());
-        engine.metrics().alerts.with_label_values(&[action, outcome.word()]).inc();
-        outcomes.push((index, outcome));
-    }
-    outcomes.sort_by_key(|(index, _)| *index);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
-}
-
-fn one(engine: &mut Engine, alert: &Alert) -> Outcome {
-    if alert.status != "firing" {
-        return Outcome::Resolved;
-    }
-    if alert.action() == "heartbeat" {
-        let now = i64::try_from(Timestamp::now().0).unwrap_or(i64::MAX);
-        engine.metrics().heartbeat.set(now);
-        return Outcome::Heartbeat;
-    }
-    let path = alert.labels.get("path").map_or("", String::as_str);
-    engine.alert(alert.action(), path, alert.labels.get("endpoint").map(String::as_str))
-}
-
-impl Alert {
-    /// All that a decision looks at.
-    fn key(&self) -> [Option<&str>; 4] {
-        let label = |name| self.labels.get(name).map(String::as_str);
-        [Some(&self.status), label("action"), label("path"), label("endpoint")]
-    }
-
-    fn action(&self) -> &str {
-        self.labels.get("action").map_or("", String::as_str)
-    }
-}
-
-/// A label value comes from this list, never from the sender, who could make any number of them.
-fn known_action(action: &str) -> &'static str {
-    ["failover", "hard-stop", "repair", "heartbeat"]
-        .into_iter()
-        .find(|known| *known == action)
-        .unwrap_or("other")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_notification_may_grow_fields_but_not_lose_its_alerts() {
-        let grown =
-            r#"{"version":"5","new":1,"alerts":[{"status":"firing","labels":{"a":"b"},"x":[]}]}"#;
-        let parsed: Notification = serde_json::from_str(grown).expect("parsed");
-        assert_eq!(parsed.alerts.len(), 1);
-        for bad in
-            ["{}", "[]", r#"{"alerts":[{}]}"#, r#"{"alerts":[{"status":"firing","labels":[]}]}"#]
-        {
-            assert!(serde_json::from_str::<Notification>(bad).is_err(), "{bad}");
-        }
-        let nested = "[".repeat(100_000);
-        assert!(serde_json::from_str::<Notification>(&nested).is_err());
-    }
-
-    #[test]
-    fn labels_of_our_metrics_are_not_the_senders_to_choose() {
-        assert_eq!(known_action("failover"), "failover");
-        assert_eq!(known_action("x\"y"), "other");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use egress::clock::Moment;
 use egress::config::PathConfig;
 use egress::firewall::Rules;
+use egress::names::PathName;
 use egress::observe::chain;
 
 use super::evidence::Fresh;
@@ -28,6 +29,8 @@ pub enum Outcome {
     /// The kernel or the disk refused.
     Failed(String),
     UnknownPath,
+    /// Its label `host` names another one.
+    OtherHost,
     UnknownAction,
     Heartbeat,
     /// Resolved alerts never do anything: a dead Prometheus resolves everything.
@@ -45,6 +48,7 @@ impl Outcome {
             Self::Repaired => "repaired",
             Self::Failed(_) => "failed",
             Self::UnknownPath => "unknown_path",
+            Self::OtherHost => "other_host",
             Self::UnknownAction => "unknown_action",
             Self::Heartbeat => "heartbeat",
             Self::Resolved => "resolved_ignored",
@@ -81,17 +85,28 @@ impl fmt::Display for Outcome {
 }
 
 impl Engine {
-    /// Handles one firing alert with an action. `endpoint` is the name the alert carries.
-    pub fn alert(&mut self, action: &str, path: &str, endpoint: Option<&str>) -> Outcome {
-        let Some(path) = self.config.path(path).cloned() else {
-            return Outcome::UnknownPath;
-        };
-        let place = endpoint.and_then(|name| path.position(&name.parse().ok()?));
+    /// What a firing alert asks of which path, by its labels; or the outcome where that is nothing.
+    pub fn asked(
+        &self,
+        action: &str,
+        path: &str,
+        endpoint: &str,
+    ) -> Result<(PathName, Ask), Outcome> {
+        let path = self.config.path(path).ok_or(Outcome::UnknownPath)?;
+        let place = endpoint.parse().ok().and_then(|name| path.position(&name));
         let ask = match action {
             "failover" => Ask::Failover { endpoint: place },
             "hard-stop" => Ask::HardStop,
             "repair" => Ask::Repair,
-            _ => return Outcome::UnknownAction,
+            _ => return Err(Outcome::UnknownAction),
+        };
+        Ok((path.name.clone(), ask))
+    }
+
+    /// Decides what is asked, and does it.
+    pub fn alert(&mut self, path: &PathName, ask: Ask) -> Outcome {
+        let Some(path) = self.config.path(path.as_str()).cloned() else {
+            return Outcome::UnknownPath;
         };
         let started = Instant::now();
         let outcome = self.decide_and_act(ask, &path);

@@ -138,6 +138,10 @@ pub enum Problem {
         "{0} is no interface name: want 1 to 15 characters of a-z, A-Z, 0-9, `.`, `_`, `-`, `@`"
     )]
     Interface(Shown),
+    #[error(
+        "{0} is no host name: want 1 to 253 visible characters, as in the alerts' label `host`"
+    )]
+    Host(Shown),
     #[error("{0} is a hostname; put the address: a killswitch must not depend on DNS")]
     Hostname(Shown),
     #[error("{0} is no address; write one such as 192.0.2.1 or 2001:db8::1")]

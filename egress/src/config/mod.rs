@@ -36,6 +36,8 @@ pub const DEFAULT_FILE: &str = "/etc/vpn-egress/egress.yml";
 /// All paths of this host; at least one.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What alerts call this host, where they name one.
+    pub host: String,
     pub paths: Vec<PathConfig>,
     pub ids: ids::Ids,
 }

@@ -73,7 +73,9 @@ pub(super) fn config(source: &Source, ask: Ask) -> Result<Config, ConfigError> {
     if matches!(tree, Node::Null) {
         return Err(Place::file(&source.file).with(Problem::Empty));
     }
-    let root = Cursor::root(source, &tree).fields(&["paths", "ids"])?;
+    let root = Cursor::root(source, &tree).fields(&["paths", "host", "ids"])?;
+    let host = root.read("host", String::new(), |at| at.value(value::host))?;
+    let host = if host.is_empty() { system_name() } else { host };
     let cursors = some(&root.need("paths")?, "describe at least one path")?;
     let mut paths = cursors.iter().map(path).collect::<Result<Vec<_>, _>>()?;
     check::paths(&cursors, &paths)?;
@@ -86,7 +88,14 @@ pub(super) fn config(source: &Source, ask: Ask) -> Result<Config, ConfigError> {
         path.tunnels.clone_from(&tunnels);
     }
     let ids = root.read("ids", ids::Ids::default(), ids::ids)?;
-    Ok(Config { paths, ids })
+    Ok(Config { host, paths, ids })
+}
+
+/// As the kernel has it, and so as `uname -n` says it.
+fn system_name() -> String {
+    nix::sys::utsname::uname()
+        .map(|name| name.nodename().to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// The items of a list that must have some.

@@ -15,6 +15,9 @@ use crate::names::InvalidName;
 /// The kernel's limit (IFNAMSIZ, less the closing zero).
 const LONGEST_INTERFACE: usize = 15;
 
+/// Of a whole DNS name.
+const LONGEST_HOST: usize = 253;
+
 /// Beyond this a duration is a slip of the unit.
 const LONGEST_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -42,6 +45,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
         Some(duration) if duration <= LONGEST_DURATION => Ok(duration),
         _ => Err(Problem::LongDuration),
     }
+}
+
+/// What a label says, compared as it stands.
+pub(super) fn host(text: &str) -> Result<String, Problem> {
+    let fits = (1..=LONGEST_HOST).contains(&text.len());
+    if fits && text.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::Host(Shown::of(text)))
 }
 
 /// Narrower than the kernel: a `*` would be a wildcard in a rule, and open the lock.

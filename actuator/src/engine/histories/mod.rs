@@ -109,6 +109,7 @@ fn alert(host: &mut Host, draw: &mut Draw) -> Result<&'static str, TestCaseError
         Action::Nothing(idle) => {
             let open = !matches!(before.hold, Hold::Stopped | Hold::Unlocked);
             prop_assert!(!(open && readable && host.leaking), "S3: a leak was let pass");
+            prop_assert!(idle != Idle::Intact || sight.rules == decide::Rules::Intact, "S7");
             prop_assert!(idle != Idle::Paused || paused || host.pause.is_none());
             let due = before.hold == Hold::None
                 && ask == failover
@@ -136,6 +137,10 @@ fn word(action: Action) -> &'static str {
     }
 }
 
+fn is_stopped(host: &Host) -> bool {
+    host.standing().hold == Hold::Stopped
+}
+
 #[test]
 fn promises_hold_over_any_history() {
     let paths = paths();
@@ -146,7 +151,7 @@ fn promises_hold_over_any_history() {
         let mut host = Host::new(&paths);
         for number in history {
             let draw = &mut Draw(number);
-            let (active, latched) = (host.state.active.clone(), host.state.latch.is_some());
+            let (active, stopped) = (host.state.active.clone(), is_stopped(&host));
             if draw.of(2) == 0 {
                 outcomes.borrow_mut().insert(alert(&mut host, draw)?);
             } else {
@@ -155,8 +160,8 @@ fn promises_hold_over_any_history() {
             // S5, S6: what changes the choice is a switch or a converge, and nothing else.
             let left = host.left.is_empty() || host.left.contains(&active);
             prop_assert!(host.state.active == active || left, "{active} was left by neither");
-            // S3, S6: what lifts a stop is a release.
-            prop_assert!(!latched || host.state.latch.is_some() || !host.leaking);
+            // S3, S6: a stop is lifted by a release, and by nothing else.
+            prop_assert!(!stopped || is_stopped(&host) == host.leaking);
         }
         Ok(())
     });

@@ -33,6 +33,8 @@ const KINDS: &[Case] = &[
 
 #[rustfmt::skip]
 const VALUES: &[Case] = &[
+    ("paths:\n", "host: ''\npaths:\n", "egress.yml:1: host: `` is no host name"),
+    ("paths:\n", "host: my gateway\npaths:\n", "egress.yml:1: host: `my gateway` is no host name"),
     ("name: media", "name: ../media", "egress.yml:2: paths[0].name: `../media` is no path name"),
     ("name: backup", "name: back up", "egress.yml:14: paths[0].endpoints[1].name: `back up` is no endpoint name"),
     ("interface: wg0", "interface: averyverylongone", "egress.yml:3: paths[0].interface: `averyverylongone` is no interface name: want 1 to 15"),
