@@ -1,6 +1,7 @@
 //! `validate`: the config, and one classified health check. Changes nothing, needs no daemon.
 
 use egress::config::Config;
+use egress::handshakes::Handshakes;
 use egress::health::Verdict;
 use egress::observe;
 use egress::state::Store;
@@ -11,7 +12,7 @@ pub fn validate(config: &Config, store: &Store) -> Reply {
     let mut lines = vec![format!("config: {} path(s), valid", config.paths.len())];
     let mut worst = exit::DONE;
     for path in &config.paths {
-        let cycle = observe::check(path, store, false);
+        let cycle = observe::check(path, store, false, &Handshakes::default());
         lines.push(format!("{}: {}", path.name, cycle.verdict));
         worst = worst.max(code(&cycle.verdict));
     }

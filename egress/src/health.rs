@@ -19,6 +19,7 @@ pub struct Evidence {
     pub uplink: Uplink,
     pub peer: Peer,
     pub probe: Probe,
+    pub clock: Clock,
     /// Just started, switched, released or resumed: too early to call the tunnel down.
     pub settling: bool,
 }
@@ -54,6 +55,14 @@ pub enum Uplink {
     Up,
     Down(&'static str),
     Unknown(String),
+}
+
+/// The wall clock against the latest time that was used in a handshake. A responder ignores a
+/// handshake whose time is not later than the last one's, so behind it no endpoint can answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    Right,
+    Behind(Duration),
 }
 
 /// The device's live peer against the active endpoint.
@@ -172,6 +181,14 @@ pub fn classify(evidence: &Evidence, stale_after: Duration) -> Verdict {
         Verdict::TunnelDown(reason) if evidence.settling => {
             Verdict::Unknown(format!("settling: {reason}"))
         }
+        // Another endpoint would not answer either: no failover is spent on a clock.
+        Verdict::TunnelDown(reason) => match evidence.clock {
+            Clock::Behind(by) => Verdict::Unknown(format!(
+                "clock: {} s behind the latest handshake, set it right ({reason})",
+                by.as_secs()
+            )),
+            Clock::Right => Verdict::TunnelDown(reason),
+        },
         verdict => verdict,
     }
 }
@@ -206,6 +223,7 @@ mod tests {
             uplink: Uplink::Up,
             peer: Peer::Active { handshake_age: Some(Duration::from_secs(30)) },
             probe: Probe::Answered,
+            clock: Clock::Right,
             settling: false,
         }
     }
@@ -252,6 +270,23 @@ mod tests {
             e.probe = Probe::Silent { received: 2_000_000 };
         });
         assert_eq!(busy, Verdict::Up);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_spends_no_failover() {
+        for (age, probe) in [(None, Probe::Off), (Some(30), Probe::Silent { received: 0 })] {
+            let behind = verdict(|e| {
+                e.clock = Clock::Behind(Duration::from_secs(86_400));
+                e.peer = aged(age);
+                e.probe = probe;
+            });
+            assert!(
+                matches!(&behind, Verdict::Unknown(why) if why.starts_with("clock: 86400 s")),
+                "{behind}"
+            );
+        }
+        // While the session lives, the clock is no matter.
+        assert_eq!(verdict(|e| e.clock = Clock::Behind(Duration::from_secs(60))), Verdict::Up);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod config;
 pub mod device;
 pub mod file;
 pub mod firewall;
+pub mod handshakes;
 pub mod health;
 pub mod key;
 pub mod names;

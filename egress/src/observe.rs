@@ -5,11 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::{Endpoint, PathConfig, Uplinks};
 use crate::device::{self, DeviceError, DeviceView, Likeness};
 use crate::firewall::{self, Listing, Walls};
-use crate::health::{Evidence, Leak, Lock, Peer, Probe, Standing, Uplink, Verdict, classify};
+use crate::handshakes::Handshakes;
+use crate::health::{
+    Clock, Evidence, Leak, Lock, Peer, Probe, Standing, Uplink, Verdict, classify,
+};
 use crate::probe::tunnel::{self, TunnelProbeOutcome, TunnelProbeRequest};
 use crate::probe::uplink::{self, Device, UplinkVerdict};
 use crate::probe::{HandshakeOutcome, HandshakeRequest, ProbeError, handshake};
-use crate::state::{PathState, StateError, Store};
+use crate::state::{PathState, StateError, Store, Timestamp};
 
 /// What the kernel and the state file say, without a probe; cheap enough for every scrape.
 #[derive(Debug)]
@@ -94,11 +97,21 @@ pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Uplinked, Strin
 }
 
 /// A whole cycle: probes first, then looks, so that the verdict rests on the newest counters.
-pub fn check(path: &PathConfig, store: &Store, settling: bool) -> Cycle {
-    let before = received(path);
-    let (probe, probe_took) = probe(path, before);
+pub fn check(path: &PathConfig, store: &Store, settling: bool, handshakes: &Handshakes) -> Cycle {
+    let before = device::read(&path.interface).ok();
+    let received = before.as_ref().and_then(|view| Some(view.peer()?.received_bytes));
+    let (probe, probe_took) = probe(path, received);
     let sight = look(path, store);
-    let evidence = sight.evidence(path, probe, settling);
+    let mut evidence = sight.evidence(path, probe, settling, handshakes);
+    // A peer that had roamed when the probe was sent explains its silence, though it has been set
+    // back since.
+    let had_roamed = sight
+        .active(path)
+        .zip(before)
+        .is_some_and(|(active, before)| before.likeness(active) == Likeness::Roamed);
+    if had_roamed && matches!(evidence.probe, Probe::Silent { .. }) {
+        evidence.peer = Peer::Roamed;
+    }
     let verdict = classify(&evidence, path.health.handshake_stale_after);
     let peer = sight.device.ok().and_then(|view| view.peer().cloned());
     Cycle {
@@ -110,6 +123,7 @@ pub fn check(path: &PathConfig, store: &Store, settling: bool) -> Cycle {
     }
 }
 
+/// What the device has received from its peer until now.
 fn received(path: &PathConfig) -> Option<u64> {
     device::read(&path.interface).ok()?.peer().map(|peer| peer.received_bytes)
 }
@@ -134,6 +148,9 @@ fn probe(path: &PathConfig, before: Option<u64>) -> (Probe, Option<Duration>) {
     }
 }
 
+/// What time servers correct at a stroke on an ordinary day; it has passed before it matters.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
 /// A handshake takes one round trip; an endpoint that needs two seconds is a bad one.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -150,14 +167,21 @@ pub fn shake_hands(path: &PathConfig, endpoint: &Endpoint) -> Result<HandshakeOu
 }
 
 impl Sight {
-    pub fn evidence(&self, path: &PathConfig, probe: Probe, settling: bool) -> Evidence {
+    pub fn evidence(
+        &self,
+        path: &PathConfig,
+        probe: Probe,
+        settling: bool,
+        handshakes: &Handshakes,
+    ) -> Evidence {
         Evidence {
             standing: self.standing(path),
             lock: self.lock(),
             leak: self.leak(path),
             uplink: self.uplink(),
-            peer: self.peer(path),
+            peer: self.peer(path, handshakes),
             probe,
+            clock: self.clock(SystemTime::now()),
             settling,
         }
     }
@@ -245,14 +269,28 @@ impl Sight {
         }
     }
 
-    fn peer(&self, path: &PathConfig) -> Peer {
+    /// The wall clock against what the device says, and against what state has kept over a reboot.
+    fn clock(&self, now: SystemTime) -> Clock {
+        let live = self.device.as_ref().ok().and_then(|view| view.peer()?.last_handshake);
+        let kept = self.state.as_ref().ok().and_then(|state| state.latest_handshake);
+        let latest = live.max(kept.map(Timestamp::time));
+        match latest.and_then(|latest| latest.duration_since(now).ok()) {
+            Some(behind) if behind > CLOCK_TOLERANCE => Clock::Behind(behind),
+            _ => Clock::Right,
+        }
+    }
+
+    fn peer(&self, path: &PathConfig, handshakes: &Handshakes) -> Peer {
         let view = match &self.device {
             Ok(view) => view,
             Err(error) => return Peer::Unknown(chain(error)),
         };
         let active = self.state.as_ref().ok().and_then(|state| path.endpoint(&state.active));
         match active.map(|endpoint| view.likeness(endpoint)) {
-            Some(Likeness::Same) => Peer::Active { handshake_age: handshake_age(view) },
+            Some(Likeness::Same) => {
+                let at = view.peer().and_then(|peer| peer.last_handshake);
+                Peer::Active { handshake_age: at.map(|at| handshakes.age(at)) }
+            }
             Some(Likeness::Roamed) => Peer::Roamed,
             _ => Peer::Other,
         }
@@ -274,7 +312,7 @@ pub fn above(packets: u64, baseline: u64) -> Leak {
     }
 }
 
-/// `None`: never. Not negative when the clock was set back.
+/// By the wall clock, for people. `None`: never. Not negative when the clock was set back.
 pub fn handshake_age(view: &DeviceView) -> Option<Duration> {
     let at = view.peer()?.last_handshake?;
     Some(SystemTime::now().duration_since(at).unwrap_or_default())

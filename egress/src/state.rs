@@ -56,9 +56,19 @@ pub enum StateError {
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+    }
+}
+
 impl Timestamp {
     pub fn now() -> Self {
-        Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+        SystemTime::now().into()
+    }
+
+    pub fn time(self) -> SystemTime {
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).unwrap_or(UNIX_EPOCH)
     }
 
     /// Time since then. In the future, because the clock was set back: long ago, for nothing may
@@ -114,6 +124,10 @@ pub struct PathState {
     pub paused_until: Option<Timestamp>,
     #[serde(default)]
     pub pause_clock: Option<PauseClock>,
+    /// The latest time used in a handshake, to within ten minutes: a clock that is behind it after
+    /// a reboot can complete none.
+    #[serde(default)]
+    pub latest_handshake: Option<Timestamp>,
     pub last_release: Option<Act>,
     pub last_converge: Option<Timestamp>,
     pub intended: Option<Intended>,
@@ -133,6 +147,7 @@ impl PathState {
             unlocked: None,
             paused_until: None,
             pause_clock: None,
+            latest_handshake: None,
             last_release: None,
             last_converge: None,
             intended: None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use egress::clock::Uptime;
 use egress::config::{Config, PathConfig};
+use egress::handshakes::Handshakes;
 use egress::health::{Probe, Verdict};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{self, Cycle};
@@ -53,6 +54,7 @@ struct Worker {
     current: Arc<Current>,
     store: Store,
     shown: Arc<Mutex<Shown>>,
+    handshakes: Handshakes,
 }
 
 impl Cycles {
@@ -100,6 +102,7 @@ impl Cycles {
             current: Arc::clone(current),
             store: store.clone(),
             shown: Arc::clone(shown),
+            handshakes: Handshakes::default(),
         };
         self.0.iter().map(worker).collect()
     }
@@ -136,7 +139,7 @@ impl Worker {
         let changed = state.as_ref().map(|state| state.changed.age());
         let started = Uptime::now();
         let settling = run.settling(started, changed);
-        let cycle = observe::check(path, &self.store, settling);
+        let cycle = observe::check(path, &self.store, settling, &self.handshakes);
         let active = state.map(|state| state.active);
         run.note(Uptime::now(), active.as_ref(), &cycle.verdict);
         self.log(&cycle.verdict);

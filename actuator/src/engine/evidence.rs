@@ -6,7 +6,7 @@
 //! that nothing has changed since.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,7 @@ use egress::clock::Uptime;
 use egress::config::{Endpoint, PathConfig};
 use egress::device::{self, Likeness};
 use egress::firewall;
+use egress::handshakes::Handshakes;
 use egress::health::{self, EXPLAINED_BYTES, Lock, Verdict};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{self, above, chain};
@@ -39,6 +40,7 @@ pub struct Latest {
     candidates: Mutex<BTreeMap<(PathName, EndpointName), Probed>>,
     /// For people: what every endpoint said when it was last asked.
     asked: Mutex<BTreeMap<(PathName, EndpointName), Asked>>,
+    handshakes: Mutex<BTreeMap<PathName, Arc<Handshakes>>>,
 }
 
 /// A handshake with an endpoint, beside the device.
@@ -97,7 +99,7 @@ impl Latest {
             return;
         };
         let settling = state.changed.age() < path.health.settle;
-        let cycle = observe::check(path, store, settling);
+        let cycle = observe::check(path, store, settling, &self.handshakes(path));
         let (up, down) = match cycle.verdict {
             Verdict::Up => (true, false),
             Verdict::TunnelDown(_) => (false, true),
@@ -121,6 +123,10 @@ impl Latest {
             // The first that answers is the one that a failover would take.
             later.find(|candidate| self.probe(path, candidate).alive_since.is_some());
         }
+    }
+
+    fn handshakes(&self, path: &PathConfig) -> Arc<Handshakes> {
+        Arc::clone(locked(&self.handshakes).entry(path.name.clone()).or_default())
     }
 
     fn of(&self, path: &PathConfig) -> Option<Look> {
@@ -231,7 +237,8 @@ impl Seen for Fresh<'_> {
             return Tunnel::NotAnswering;
         }
         let settling = self.state.changed.age() < self.path.health.settle;
-        let cycle = observe::check(self.path, self.store, settling);
+        let cycle =
+            observe::check(self.path, self.store, settling, &self.latest.handshakes(self.path));
         self.note(cycle.verdict.to_string());
         match cycle.verdict {
             Verdict::Up => Tunnel::Answering,

@@ -11,6 +11,7 @@ use egress::state::{Latch, PathState, StateError, Timestamp};
 
 use super::Engine;
 use super::load::kind_of_unknown;
+use super::transition::shook_hands;
 use crate::history::Decision;
 
 impl Engine {
@@ -57,6 +58,7 @@ impl Engine {
             }
             return;
         }
+        self.keep_handshake(path, &sight, &mut state);
         let intact = sight.integrity().iter().all(|(_, intact)| *intact);
         if !intact {
             let outcome = self.repair_or_stop(path, &mut state).to_string();
@@ -78,6 +80,19 @@ impl Engine {
             }
         }
         self.keep_device(path, &sight, &state);
+    }
+
+    /// Writes down, seldom, the time of the latest handshake.
+    fn keep_handshake(&self, path: &PathConfig, sight: &Sight, state: &mut PathState) {
+        let peer = sight.device.as_ref().ok().and_then(|view| view.peer());
+        let Some(at) = peer.and_then(|peer| peer.last_handshake) else {
+            return;
+        };
+        if shook_hands(state, at.into())
+            && let Err(error) = self.store.write(&path.name, state)
+        {
+            tracing::error!(path = %path.name, error = chain(error), "handshake not recorded");
+        }
     }
 
     /// Remembers a leak that the alert path has yet to act on, and tells when its counter is gone.

@@ -26,6 +26,20 @@ pub fn standing(path: &PathConfig, rules: &Rules, state: &PathState, now: &Momen
 pub fn switched(state: &mut PathState, to: &EndpointName, at: Timestamp) {
     state.active = to.clone();
     state.changed = at;
+    // The device shakes hands by this clock now, as the candidate has.
+    state.latest_handshake = Some(at);
+}
+
+/// Keeps the time of a handshake that was completed. Returns whether that is news worth a write:
+/// ten minutes are the most that a clock can be behind unnoticed after a reboot.
+pub fn shook_hands(state: &mut PathState, at: Timestamp) -> bool {
+    const APART: u64 = 10 * 60;
+    // A responder has accepted it, so an earlier one is news too: the clock was wrong before.
+    if state.latest_handshake.is_some_and(|known| known.0.abs_diff(at.0) < APART) {
+        return false;
+    }
+    state.latest_handshake = Some(at);
+    true
 }
 
 /// The path is cut. Engaging twice is harmless: the first reason stays.
