@@ -92,6 +92,24 @@ impl World {
         self.write_file("egress.yml", &yaml, 0o644)
     }
 
+    /// Edits `egress.yml` as a person would: a text that is there becomes another.
+    #[track_caller]
+    pub fn edit_config(&self, from: &str, to: &str) {
+        let file = self.scratch().join("egress.yml");
+        let text = std::fs::read_to_string(&file)
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert!(text.contains(from), "`{from}` is not in {text}");
+        self.write_file("egress.yml", &text.replace(from, to), 0o644);
+    }
+
+    /// An endpoint with the backup's keys at another address, as lines of the config.
+    pub fn backup_at(&self, name: &str, address: &str) -> String {
+        let mut yaml = String::new();
+        self.backup(&mut yaml);
+        yaml.replace("name: backup", &format!("name: {name}"))
+            .replace(&Endpoint::B.socket().to_string(), &format!("\"{address}\""))
+    }
+
     fn primary(&self, yaml: &mut String) {
         let keys = &self.keys[&Endpoint::A];
         let file = self.write_file(

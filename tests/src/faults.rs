@@ -137,6 +137,28 @@ impl World {
         self.exec_ok(Ns::Egress, &["ip", "route", "del", &format!("{target}/32"), "dev", UPLINK]);
     }
 
+    /// A server's packets come from another address of its network than they are sent to.
+    #[track_caller]
+    pub fn answer_from(&self, endpoint: Endpoint, address: &str) {
+        let port = endpoint.socket().port();
+        let rules = format!(
+            "table ip elsewhere {{
+    chain out {{
+        type filter hook postrouting priority 300;
+        udp sport {port} oifname \"{UPLINK}\" ip saddr set {address};
+    }}
+}}
+"
+        );
+        self.nft(endpoint.ns(), &rules);
+    }
+
+    /// Undoes [`World::answer_from`].
+    #[track_caller]
+    pub fn answer_as_usual(&self, endpoint: Endpoint) {
+        self.nft(endpoint.ns(), "delete table ip elsewhere\n");
+    }
+
     fn set_fault(&self, endpoint: Endpoint, rules: &[String]) {
         let table = format!("faults_{}", endpoint.device());
         self.nft(

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::programs::{ACTUATOR, kill, tunnel_down};
+use lab::programs::{ACTUATOR, EXPORTER, kill, tunnel_down};
 use lab::{Direction, EgressConfig, Endpoint, Exit, Keepalive, Ns, World, eventually, inside};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -118,6 +118,49 @@ fn s9_no_switch_to_a_dead_backup_until_it_lives() {
 }
 
 #[test]
+fn s9_dead_candidates_are_skipped_in_order() {
+    inside("s9_dead_candidates_are_skipped_in_order", |world| {
+        world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+        world.write_config(&EgressConfig::quick());
+        // primary, dead, backup, and a last one: the backup's server by its other address.
+        let backup = "      - name: backup\n";
+        let dead = world.backup_at("dead", "203.0.113.99:51820");
+        world.edit_config(backup, &format!("{dead}{backup}"));
+        let last = format!("[{}]:51820", Endpoint::B.address_v6());
+        let last = world.backup_at("last", &last);
+        world.edit_config("    health:\n", &format!("{last}    health:\n"));
+        world.actuator_ok(&["converge"]);
+        let _actuator = world.start_actuator();
+        let workload = world.start_workload();
+        workload.wait_for_exit(Exit::A, SOON);
+
+        world.blackhole(Endpoint::A, Direction::Both);
+        eventually(SOON, "the primary is seen to be down", || is_down(world));
+        assert_eq!(world.notify(&[tunnel_down("primary")]), (200, vec!["switched".into()]));
+        assert_eq!(world.active_endpoint(), "backup", "the dead one is skipped");
+        workload.wait_for_exit(Exit::B, SOON);
+        for stale in ["primary", "dead", "last"] {
+            assert_eq!(world.notify(&[tunnel_down(stale)]).1, ["stale_endpoint"]);
+        }
+
+        // By its first address the server is gone; neither that one nor the dead one is gone back to.
+        world.block_port(Endpoint::B);
+        eventually(SOON, "the backup is seen to be down", || is_down(world));
+        eventually(SOON, "the last one is taken", || {
+            world.notify(&[tunnel_down("backup")]).1 == ["switched"]
+        });
+        assert_eq!(world.active_endpoint(), "last");
+        let back = Instant::now();
+        eventually(SOON, "traffic flows again", || !workload.answers_since(back).is_empty());
+        world.stop_server(Endpoint::B);
+        eventually(SOON, "the last one is seen to be down", || is_down(world));
+        eventually(SOON, "nothing is left", || {
+            world.notify(&[tunnel_down("last")]) == (200, vec!["exhausted".into()])
+        });
+    });
+}
+
+#[test]
 fn a_dead_uplink_spends_no_failover() {
     inside("a_dead_uplink_spends_no_failover", |world| {
         locked(world);
@@ -177,6 +220,45 @@ fn a_lost_default_route_is_no_dead_tunnel() {
         });
         // The watch stays where the route will come back.
         assert_eq!(world.status()["uplinks"][0]["covered"], true);
+    });
+}
+
+#[test]
+fn a_server_that_answers_from_elsewhere_costs_no_switch() {
+    inside("a_server_that_answers_from_elsewhere_costs_no_switch", |world| {
+        locked(world);
+        let _actuator = world.start_actuator();
+        let _exporter = world.start_exporter();
+        let workload = world.start_workload();
+        workload.wait_for_exit(Exit::A, SOON);
+        let value = |base, series: &str| world.metric(base, series).unwrap_or(0.0);
+        let set_back = "vpn_egress_actuator_peers_set_back_total{path=\"media\"}";
+        let roamed = "vpn_egress_cycles_total{path=\"media\",verdict=\"roamed\"}";
+        let run = "vpn_egress_consecutive_down_cycles{endpoint=\"primary\",path=\"media\"}";
+
+        // Each packet of the server's moves the peer there, where nothing may be sent to.
+        world.answer_from(Endpoint::A, "198.51.100.11");
+        eventually(
+            Duration::from_secs(60),
+            "the peer roams, and is set back, again and again",
+            || {
+                let (_, outcomes) = world.notify_once(&[tunnel_down("primary")]);
+                assert_ne!(outcomes, ["switched"]);
+                assert!(value(EXPORTER, run) < 3.0, "a run of down cycles");
+                value(ACTUATOR, set_back) >= 3.0 && value(EXPORTER, roamed) >= 2.0
+            },
+        );
+        assert_eq!(world.active_endpoint(), "primary");
+
+        world.answer_as_usual(Endpoint::A);
+        let back = Instant::now();
+        eventually(SOON, "traffic flows again", || !workload.answers_since(back).is_empty());
+        eventually(SOON, "the path is well", || {
+            let (_, outcomes) = world.notify_once(&[tunnel_down("primary")]);
+            assert_ne!(outcomes, ["switched"]);
+            outcomes == ["recovered"]
+        });
+        assert_eq!(world.active_endpoint(), "primary");
     });
 }
 
