@@ -118,7 +118,7 @@ pub fn carry_out(shared: &Shared, ask: &Ask) -> Reply {
         return refused;
     }
     match &ask.command {
-        Command::Converge { wish } => shared.lock().converge(*wish),
+        Command::Converge { wish } => shared.lock().converge(wish),
         Command::Release { reason } => shared.lock().release(reason),
         Command::Unlock { reason } => shared.lock().unlock(reason),
         Command::Pause { seconds } => shared.lock().pause(Duration::from_secs(*seconds)),

@@ -173,9 +173,8 @@ fn main() -> ExitCode {
             Err(error) => Reply::config(chain(error)),
         },
         Act::Converge { check, force, json } => {
-            let ssh_peer = std::env::var("SSH_CONNECTION").ok();
-            let ssh_peer = ssh_peer.and_then(|peer| peer.split(' ').next()?.parse().ok());
-            let wish = Wish { check: *check, force: *force, ssh_peer };
+            let sessions = egress::connections::own();
+            let wish = Wish { check: *check, force: *force, sessions };
             let reply = request(&flags, Command::Converge { wish });
             control::report(ids::converge(reply, *check, &flags.config_file()), form(*json))
         }

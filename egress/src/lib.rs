@@ -6,6 +6,7 @@
 pub mod bounded;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod device;
 pub mod file;
 pub mod firewall;

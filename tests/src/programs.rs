@@ -39,7 +39,7 @@ impl From<Output> for Said {
 
 impl World {
     /// The flags that keep our programs' files inside this world.
-    fn program_line(&self, program: &str, more: &[&str]) -> Vec<String> {
+    pub fn program_line(&self, program: &str, more: &[&str]) -> Vec<String> {
         let scratch = self.scratch();
         let file = |name: &str| scratch.join(name).display().to_string();
         let mut line = vec![

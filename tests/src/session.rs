@@ -2,16 +2,19 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
 
 use crate::addresses::Ns;
 use crate::eventually::eventually;
 use crate::process::Process;
 use crate::world::World;
 
-/// How long a program may take to start listening, or a session to say its next word after a pause
-/// that TCP's retransmissions made longer.
+/// How long a program may take to start listening.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// After so long without a word a session is dead: TCP has repeated itself five times by then.
+const SILENCE: Duration = Duration::from_secs(8);
 
 /// A client's end. Ended when dropped.
 pub struct Session {
@@ -23,9 +26,26 @@ impl World {
     #[track_caller]
     pub fn listen(&self, ns: Ns, port: u16) -> Process {
         let lab = Self::program("lab").display().to_string();
+        self.listen_by(&lab, ns, port, &[])
+    }
+
+    /// What an SSH server is to a session: a program of that name which holds the connection, and
+    /// runs `script` for each.
+    #[track_caller]
+    pub fn listen_as_sshd(&self, ns: Ns, port: u16, script: &str) -> Process {
+        let sshd = self.scratch().join("sshd");
+        if !sshd.exists() {
+            symlink(Self::program("lab"), &sshd).unwrap_or_else(|error| panic!("{error}"));
+        }
+        let script = self.write_file(&format!("run-{port}.sh"), script, 0o755);
+        self.listen_by(&sshd.to_string_lossy(), ns, port, &["--run", &script.to_string_lossy()])
+    }
+
+    #[track_caller]
+    fn listen_by(&self, program: &str, ns: Ns, port: u16, more: &[&str]) -> Process {
         let listen = format!("0.0.0.0:{port}");
-        let mut process =
-            self.spawn(ns, &format!("listen-{ns}-{port}"), &[&lab, "session", "--listen", &listen]);
+        let line = [&[program, "session", "--listen", &listen], more].concat();
+        let mut process = self.spawn(ns, &format!("listen-{ns}-{port}"), &line);
         // State 0A is LISTEN.
         let wanted = format!(":{port:04X} 00000000:0000 0A ");
         eventually(LIMIT, "a service listens", || {
@@ -52,17 +72,16 @@ impl Session {
     /// Whether something is heard that had not been heard yet.
     #[track_caller]
     pub fn goes_on(&mut self) -> bool {
-        let before = self.heard();
-        eventually(LIMIT, "a session says more or ends", || {
-            self.heard() > before || !self.process.is_alive()
+        let (before, until) = (self.heard(), Instant::now() + SILENCE);
+        eventually(2 * SILENCE, "a session says more, ends or is silent", || {
+            self.heard() > before || !self.process.is_alive() || Instant::now() > until
         });
         self.heard() > before
     }
 
-    /// Waits until it has ended.
-    #[track_caller]
-    pub fn ends(&mut self) {
-        assert!(self.process.wait(LIMIT).is_some(), "a session goes on: {}", self.process.log());
+    /// Everything it was told.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     fn heard(&self) -> usize {

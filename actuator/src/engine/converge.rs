@@ -3,9 +3,8 @@
 //!
 //! Order, so that no gap opens: config, state, killswitch, watch, then the device, then the record.
 
-use std::net::IpAddr;
-
-use egress::config::{Config, PathConfig, Workload};
+use egress::config::{Config, PathConfig};
+use egress::connections::Connection;
 use egress::device;
 use egress::firewall::{Rules, StopKind};
 use egress::observe::{self, Sight, chain};
@@ -14,18 +13,19 @@ use egress::state::{Act, PathState, StateError, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::person::state_from_device;
+use super::stay_in::CutOff;
 use super::{Engine, EngineError, answers};
 use crate::control::{Reply, exit};
 use crate::history::{Decision, NOTHING};
 
 /// What a person asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
     /// Change nothing, only say what would be changed.
     pub check: bool,
     pub force: bool,
-    /// The host at the other end of the SSH session that asks.
-    pub ssh_peer: Option<IpAddr>,
+    /// By which connections the person is here who asks.
+    pub sessions: Vec<Connection>,
 }
 
 /// One thing that has to be done to a path, in the order in which it is done.
@@ -45,7 +45,7 @@ enum Step {
 }
 
 impl Engine {
-    pub fn converge(&mut self, wish: Wish) -> Reply {
+    pub fn converge(&mut self, wish: &Wish) -> Reply {
         let wanted = match Config::load_for_converge(&self.config_file) {
             Ok(config) => config,
             Err(error) => return Reply::config(chain(error)),
@@ -65,7 +65,7 @@ impl Engine {
         self.config.paths.iter().all(|path| self.rules(path) == Rules::of(path))
     }
 
-    fn converge_paths(&mut self, wish: Wish, before: &Config) -> Reply {
+    fn converge_paths(&mut self, wish: &Wish, before: &Config) -> Reply {
         let mut told = Told::default();
         for path in self.paths() {
             let known = before.path(path.name.as_str());
@@ -88,7 +88,7 @@ impl Engine {
     fn converge_path(
         &mut self,
         path: &PathConfig,
-        wish: Wish,
+        wish: &Wish,
         known: Option<&PathConfig>,
         told: &mut Told,
     ) -> Result<(), EngineError> {
@@ -97,8 +97,9 @@ impl Engine {
         if known.is_some_and(|known| known.health != path.health) {
             steps.push(Step::Health);
         }
-        if steps.iter().any(|step| matches!(step, Step::Load(_))) && !wish.force {
-            stay_in(path, &sight, wish.ssh_peer)?;
+        let cut_off = self.would_cut_off(path, &sight, &steps, wish);
+        if let Some(refusal) = cut_off.as_ref().and_then(CutOff::refusal).filter(|_| !wish.force) {
+            return Err(EngineError::Refused(refusal));
         }
         let verb = if wish.check { "would change" } else { "changed" };
         for &step in &steps {
@@ -109,6 +110,10 @@ impl Engine {
             }
             told.lines.push(format!("{}: {verb}: {what}", path.name));
             told.changed = true;
+        }
+        if let Some(cut_off) = cut_off.and_then(|cut_off| cut_off.listed()) {
+            let verb = if wish.check { "would cut off" } else { "cut off" };
+            told.lines.push(format!("{}: {verb} {cut_off}", path.name));
         }
         if steps.is_empty() {
             told.lines.push(format!("{}: nothing to change, endpoint {}", path.name, state.active));
@@ -122,6 +127,21 @@ impl Engine {
             tracing::info!(path = %path.name, ?steps, "converged");
         }
         Ok(())
+    }
+
+    /// What a load would cut off, if there is one to do.
+    fn would_cut_off(
+        &self,
+        path: &PathConfig,
+        sight: &Sight,
+        steps: &[Step],
+        wish: &Wish,
+    ) -> Option<CutOff> {
+        steps.iter().find(|step| matches!(step, Step::Load(_)))?;
+        let locked = sight.walls.as_ref().is_ok_and(|walls| walls.holds(&path.name));
+        // What lives under a lock that is on shows by that.
+        let old = locked.then(|| self.rules(path));
+        Some(CutOff::by(&Rules::of(path), old.as_ref(), &wish.sessions))
     }
 
     fn describe(&self, step: Step, path: &PathConfig, state: &PathState) -> String {
@@ -185,7 +205,7 @@ impl Told {
 }
 
 /// What would keep a step from being done, seen without doing it: so that a check is exact.
-fn possible(step: Step, path: &PathConfig, wish: Wish) -> Result<(), EngineError> {
+fn possible(step: Step, path: &PathConfig, wish: &Wish) -> Result<(), EngineError> {
     let primary = path.primary();
     if let Step::FailBack | Step::SetDevice = step {
         // A device that is not there is told as such, not as a primary that is dead.
@@ -256,21 +276,4 @@ fn must_load(path: &PathConfig, sight: &Sight) -> Option<&'static str> {
     }
     let uncovered = sight.coverage().iter().any(|(_, attached)| !attached);
     uncovered.then_some("an uplink was not covered")
-}
-
-/// Refuses to cut the session that asks. A path that is locked already has shown that it does not.
-fn stay_in(path: &PathConfig, sight: &Sight, peer: Option<IpAddr>) -> Result<(), EngineError> {
-    let locked = sight.walls.as_ref().is_ok_and(|walls| walls.holds(&path.name));
-    let cuts_host = path.workload == Workload::Host && !locked;
-    let Some(peer) = peer.filter(|peer| cuts_host && !peer.is_loopback()) else {
-        return Ok(());
-    };
-    let known = path.management.iter().chain(&path.allow).any(|net| net.contains(&peer));
-    if known {
-        return Ok(());
-    }
-    Err(EngineError::Refused(format!(
-        "refused: this would cut your own SSH session from {peer}; add it to `management`, \
-         or use --force"
-    )))
 }

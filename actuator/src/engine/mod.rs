@@ -13,6 +13,7 @@ mod load;
 mod person;
 mod screen;
 mod status;
+mod stay_in;
 mod transition;
 
 use std::collections::{BTreeMap, BTreeSet};

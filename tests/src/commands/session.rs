@@ -1,8 +1,11 @@
 //! `lab session`: a TCP connection on which both ends say a number every moment, as a shell over
-//! SSH would. The one who connects prints what it hears.
+//! SSH would. The one who connects prints what it hears. Or, as an SSH server does, the one who
+//! listens runs a program for each connection, and says what that says.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +18,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 pub struct Arguments {
     #[arg(long, conflicts_with = "connect", required_unless_present = "connect")]
     listen: Option<SocketAddr>,
+    /// Say what this program says, instead of numbers.
+    #[arg(long)]
+    run: Option<PathBuf>,
     #[arg(long)]
     connect: Option<SocketAddr>,
     /// The address to connect from.
@@ -30,9 +36,16 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
         for client in TcpListener::bind(listen)?.incoming() {
             let client = client?;
             let hears = client.try_clone()?;
-            thread::spawn(move || listen_to(hears, &mut io::sink()));
+            let hears = thread::spawn(move || listen_to(hears, &mut io::sink()));
             // A session that is cut is no concern of the next one.
-            thread::spawn(move || speak(client, interval));
+            match arguments.run.clone() {
+                None => drop(thread::spawn(move || speak(client, interval))),
+                Some(program) => drop(thread::spawn(move || {
+                    run_for(client, &program)?;
+                    // Closed with something unheard, it would be reset, and what was said lost.
+                    hears.join().map_err(|_| io::Error::other("a listener panicked"))?
+                })),
+            }
         }
     }
     let Some(target) = arguments.connect else { return Ok(()) };
@@ -46,6 +59,17 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
     thread::spawn(move || speak(speaks, interval));
     listen_to(stream, &mut io::stdout())?;
     Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Held open by this process while the program runs, and not by the program itself.
+fn run_for(mut client: TcpStream, program: &Path) -> io::Result<()> {
+    let output = Command::new(program).stdin(Stdio::null()).output()?;
+    for said in [output.stdout, output.stderr] {
+        // A session that was cut hears nothing.
+        let _ = client.write_all(&said);
+    }
+    let _ = client.write_all(format!("exit {:?}\n", output.status.code()).as_bytes());
+    client.shutdown(Shutdown::Write)
 }
 
 fn speak(mut stream: TcpStream, interval: Duration) -> io::Result<()> {
