@@ -4,19 +4,25 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use egress::events;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use web::{Gate, Site, server};
 
 use crate::control;
-use crate::engine::{Engine, Shared};
+use crate::engine::{Engine, Order, Shared};
 use crate::webhook::{self, Webhook};
 
-/// How long rules that were removed may stay removed, and a new uplink uncovered.
+/// How long rules that were removed may stay removed, and a new uplink uncovered, where the event of
+/// it is missed.
 const CARE: Duration = Duration::from_secs(1);
+
+/// Between two looks at least, however many events there are.
+const REST: Duration = Duration::from_millis(50);
 
 pub struct Options {
     /// Open already, and not served before the first look.
@@ -43,6 +49,7 @@ pub fn serve(engine: Engine, options: Options, runtime: &Runtime) -> Result<(), 
         engine.metrics().prepare(path.name.as_str(), &endpoints);
     }
     let shared = Shared::new(engine);
+    shared.lock().stand_guard();
     // The first look comes before anything is answered: lock and latch are in force by then.
     shared.lock().begin();
     start_care(&shared);
@@ -52,10 +59,25 @@ pub fn serve(engine: Engine, options: Options, runtime: &Runtime) -> Result<(), 
 
 fn start_care(shared: &Shared) {
     let shared = shared.clone();
+    let events = events::listen();
+    if let Err(error) = &events {
+        tracing::error!(%error, "events cannot be heard: looking every second only");
+    }
     thread::spawn(move || {
+        let mut pause = REST;
         loop {
-            thread::sleep(CARE);
-            shared.lock().keep();
+            let heard = match events.as_ref().map(|events| events.recv_timeout(CARE)) {
+                Ok(Ok(()) | Err(RecvTimeoutError::Timeout)) => true,
+                Ok(Err(RecvTimeoutError::Disconnected)) | Err(_) => false,
+            };
+            pause = match shared.lock().keep() {
+                Order::Found if heard => REST,
+                // Nothing wakes us: the pause is the beat.
+                Order::Found => CARE,
+                // Our own repair is an event too; and who undoes it each time is not raced.
+                Order::Disturbed => (pause * 2).min(CARE),
+            };
+            thread::sleep(pause);
         }
     });
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Endpoint, PathConfig, Uplinks};
 use crate::device::{self, DeviceError, DeviceView, Likeness};
-use crate::firewall::{self, Listing, Walls};
+use crate::firewall::{self, Count, Leaked, Listing, Walls};
 use crate::handshakes::Handshakes;
 use crate::health::{
     Clock, Evidence, Leak, Lock, Peer, Probe, Standing, Uplink, Verdict, classify,
@@ -234,6 +234,20 @@ impl Sight {
         ]
     }
 
+    /// Whether the guard holds copies of the very walls that are intended. Without a daemon it does
+    /// not: that is no breach, the walls hold without it.
+    pub fn guarded(&self) -> bool {
+        let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
+        let (Ok(walls), Some(intended)) = (&self.walls, intended) else {
+            return false;
+        };
+        let same = |copy: &Option<Listing>, digest: &String| {
+            copy.as_ref().is_some_and(|copy| copy.digest() == *digest)
+        };
+        same(&walls.guard.killswitch, &intended.killswitch)
+            && same(&walls.guard.watch, &intended.watch)
+    }
+
     /// The uplinks of now, each with whether the watch was attached to it, by name and index: a
     /// renamed or recreated device is another one.
     pub fn coverage(&self) -> Vec<(&Device, bool)> {
@@ -251,10 +265,9 @@ impl Sight {
             Ok(walls) => walls,
             Err(error) => return Leak::Unknown(chain(error)),
         };
-        match (&self.state, walls.counts(&path.name).leaked) {
-            (Ok(state), Some(count)) => above(count.packets, state.leak_baseline),
-            (_, None) => Leak::Unknown("the leak counter is not there".into()),
-            (Err(error), _) => Leak::Unknown(chain(error)),
+        match &self.state {
+            Ok(state) => leak(state, walls.counts(&path.name).leaked),
+            Err(error) => Leak::Unknown(chain(error)),
         }
     }
 
@@ -302,14 +315,40 @@ impl Sight {
     }
 }
 
-/// A leak is the kernel's count above the baseline, and nothing else is. A count below the baseline
-/// has begun anew, at nothing: what it has reached since is above.
-pub fn above(packets: u64, baseline: u64) -> Leak {
-    let dealt_with = if packets < baseline { 0 } else { baseline };
-    match packets - dealt_with {
-        0 => Leak::None,
-        more => Leak::Seen(more),
+/// A leak is what the kernel counted above the baseline, and nothing else is; wherever it counted.
+pub fn leak(state: &PathState, leaked: Leaked) -> Leak {
+    let more =
+        |count: Option<Count>, baseline| count.map_or(0, |count| above(count.packets, baseline));
+    let seen = more(leaked.watch, state.leak_baseline)
+        + more(leaked.guard, state.guard_baseline)
+        + state.leaks_carried;
+    match (seen, leaked.watch) {
+        (0, None) => Leak::Unknown("the leak counter is not there".into()),
+        (0, Some(_)) => Leak::None,
+        (packets, _) => Leak::Seen(packets),
     }
+}
+
+/// What has been counted until now is dealt with.
+pub fn forgive(state: &mut PathState, leaked: Leaked) {
+    state.leak_baseline = leaked.watch.map_or(state.leak_baseline, |count| count.packets);
+    state.guard_baseline = leaked.guard.map_or(0, |count| count.packets);
+    state.leaks_carried = 0;
+}
+
+/// Takes down what the guard counted, for its counters end with it; whether there was anything.
+pub fn carry(state: &mut PathState, leaked: Leaked) -> bool {
+    let guard = leaked.guard.map_or(0, |count| count.packets);
+    let new = above(guard, state.guard_baseline);
+    let moved = guard != state.guard_baseline;
+    state.leaks_carried += new;
+    state.guard_baseline = guard;
+    moved
+}
+
+/// A count below the baseline has begun anew, at nothing: what it has reached since is above.
+fn above(packets: u64, baseline: u64) -> u64 {
+    if packets < baseline { packets } else { packets - baseline }
 }
 
 /// By the wall clock, for people. `None`: never. Not negative when the clock was set back.
@@ -333,11 +372,45 @@ pub fn chain(error: impl std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    fn counted(watch: impl Into<Option<u64>>, guard: impl Into<Option<u64>>) -> Leaked {
+        let count = |packets: Option<u64>| packets.map(|packets| Count { packets, bytes: 0 });
+        Leaked { watch: count(watch.into()), guard: count(guard.into()) }
+    }
+
+    fn state(leak_baseline: u64) -> PathState {
+        let mut state = PathState::new("primary".parse().expect("a name"));
+        state.leak_baseline = leak_baseline;
+        state
+    }
+
     #[test]
     fn s3_a_counter_that_began_anew_hides_no_leak() {
-        assert_eq!(above(50, 50), Leak::None);
-        assert_eq!(above(53, 50), Leak::Seen(3));
-        assert_eq!(above(40, 50), Leak::Seen(40));
-        assert_eq!(above(0, 50), Leak::None);
+        let leak = |packets| leak(&state(50), counted(packets, None));
+        assert_eq!(leak(50), Leak::None);
+        assert_eq!(leak(53), Leak::Seen(3));
+        assert_eq!(leak(40), Leak::Seen(40));
+        assert_eq!(leak(0), Leak::None);
+    }
+
+    #[test]
+    fn s3_what_the_guard_counted_outlives_the_guard_and_a_release_ends_it() {
+        let mut state = state(7);
+        assert_eq!(leak(&state, counted(7, 5)), Leak::Seen(5));
+        // The watch is gone, and its count with it: what the guard saw is a leak all the same.
+        assert_eq!(leak(&state, counted(None, 5)), Leak::Seen(5));
+        assert!(matches!(leak(&state, counted(None, 0)), Leak::Unknown(_)));
+
+        assert!(carry(&mut state, counted(None, 5)));
+        assert_eq!(leak(&state, counted(0, 5)), Leak::Seen(5), "counted once");
+        assert!(!carry(&mut state, counted(None, 5)), "nothing new");
+        assert_eq!(leak(&state, counted(0, None)), Leak::Seen(5), "the guard has ended");
+        // Another guard, which begins at nothing, and counts up to where the first one was.
+        assert!(carry(&mut state, counted(0, 0)));
+        assert_eq!(leak(&state, counted(0, 5)), Leak::Seen(10));
+
+        forgive(&mut state, counted(2, 5));
+        assert_eq!(leak(&state, counted(2, 5)), Leak::None);
+        assert_eq!(leak(&state, counted(2, None)), Leak::None, "nor when the guard ends");
+        assert_eq!(leak(&state, counted(2, 6)), Leak::Seen(1));
     }
 }

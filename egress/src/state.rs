@@ -133,6 +133,12 @@ pub struct PathState {
     pub intended: Option<Intended>,
     /// Leaked packets up to here have been dealt with.
     pub leak_baseline: u64,
+    /// The same of the guard's copy of the watch, which counts where the watch is not there to.
+    #[serde(default)]
+    pub guard_baseline: u64,
+    /// Leaked packets that the guard counted and nobody has dealt with: its counters end with it.
+    #[serde(default)]
+    pub leaks_carried: u64,
     /// Last switch, release or converge: what follows gets time to settle.
     pub changed: Timestamp,
 }
@@ -152,6 +158,8 @@ impl PathState {
             last_converge: None,
             intended: None,
             leak_baseline: 0,
+            guard_baseline: 0,
+            leaks_carried: 0,
             changed: Timestamp::now(),
         }
     }

@@ -261,13 +261,13 @@ fn about_walls(page: &mut Exposition, views: &[PathView]) {
     count(
         "vpn_egress_leaked_packets_total",
         "IP packets that reached an uplink outside the tunnel; the watch dropped them there.",
-        |counts| counts.leaked,
+        |counts| counts.leaked.sum(),
         packets,
     );
     count(
         "vpn_egress_leaked_bytes_total",
         "Bytes that reached an uplink outside the tunnel; the watch dropped them there.",
-        |counts| counts.leaked,
+        |counts| counts.leaked.sum(),
         bytes,
     );
     count(
@@ -284,6 +284,13 @@ fn about_walls(page: &mut Exposition, views: &[PathView]) {
         for (table, same) in view.sight.integrity() {
             intact.sample(&[("path", view.path.name.as_str()), ("table", table)], flag(same));
         }
+    }
+    let mut guarded = page.gauge(
+        "vpn_egress_guarded",
+        "Whether the actuator holds copies of both walls that nobody else can change or flush.",
+    );
+    for view in views.iter().filter(|view| view.sight.walls.is_ok()) {
+        guarded.sample(&[("path", view.path.name.as_str())], flag(view.sight.guarded()));
     }
     let mut drift = page.gauge(
         "vpn_egress_config_drift",

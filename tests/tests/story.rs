@@ -136,10 +136,15 @@ fn s3_a_leak_is_stopped_by_the_alert_path_and_released_once() {
         workload.wait_for_exit(Exit::A, SOON);
         await_good_cycles(world, 2.0);
 
-        // Leak and tunnel-down together: a hole with traffic through it, and a dead primary.
-        world.blackhole(Endpoint::A, Direction::Both);
+        // A hole with traffic through it is closed by the guard before a packet passes.
         let _through = world.start_workload_to(ECHO_HOLE);
         world.punch_hole(WORLD_HOLE);
+        eventually(FAILOVER, "the hole is told of", || world.fires("VpnEgressKillswitchTampered"));
+        assert_eq!(world.metric(ACTUATOR, ENGAGED), Some(0.0));
+
+        // Leak and tunnel-down together: frames past the IP stack, and a dead primary.
+        world.blackhole(Endpoint::A, Direction::Both);
+        world.send_outside(lab::Leak::Packet, 3);
         let hole = Instant::now();
         eventually(FAILOVER, "the hard stop is engaged", || {
             world.metric(ACTUATOR, ENGAGED) == Some(1.0)
@@ -153,7 +158,7 @@ fn s3_a_leak_is_stopped_by_the_alert_path_and_released_once() {
         assert_eq!(world.metric(ACTUATOR, SWITCHES), Some(0.0));
         world.heal(Endpoint::A);
 
-        world.actuator_ok(&["release", "--reason", "the hole is closed"]);
+        world.actuator_ok(&["release", "--reason", "the program is gone"]);
         let released = Instant::now();
         eventually(SOON, "traffic flows again", || !workload.answers_since(released).is_empty());
 

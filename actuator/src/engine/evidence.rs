@@ -17,7 +17,7 @@ use egress::firewall;
 use egress::handshakes::Handshakes;
 use egress::health::{self, EXPLAINED_BYTES, Lock, Verdict};
 use egress::names::{EndpointName, PathName};
-use egress::observe::{self, above, chain};
+use egress::observe::{self, chain};
 use egress::state::{PathState, Store, Timestamp};
 
 use super::answers;
@@ -212,20 +212,21 @@ impl Fresh<'_> {
 
 impl Seen for Fresh<'_> {
     fn leak(&mut self) -> Leak {
-        match firewall::leaked(&self.path.name) {
-            Ok(Some(count)) => match above(count.packets, self.state.leak_baseline) {
-                health::Leak::Seen(packets) => {
-                    self.note(format!("{packets} leaked packets above the baseline"));
-                    Leak::Above
-                }
-                health::Leak::None | health::Leak::Unknown(_) => Leak::None,
-            },
-            Ok(None) => {
-                self.note("the leak counter is not there");
-                Leak::Unknown
-            }
+        let leaked = match firewall::leaked(&self.path.name) {
+            Ok(leaked) => leaked,
             Err(error) => {
                 self.note(chain(error));
+                return Leak::Unknown;
+            }
+        };
+        match observe::leak(self.state, leaked) {
+            health::Leak::Seen(packets) => {
+                self.note(format!("{packets} leaked packets above the baseline"));
+                Leak::Above
+            }
+            health::Leak::None => Leak::None,
+            health::Leak::Unknown(why) => {
+                self.note(why);
                 Leak::Unknown
             }
         }

@@ -2,9 +2,11 @@
 //! covered, a peer that roamed is set back, and a device that is not where state says it is
 //! brought there. None of it ever changes the choice of endpoint.
 
+use std::cell::RefCell;
+
 use egress::config::PathConfig;
 use egress::device::{self, Likeness};
-use egress::firewall::StopKind;
+use egress::firewall::{Guard, StopKind};
 use egress::health::{Leak, Standing};
 use egress::observe::{self, Sight, chain};
 use egress::state::{Latch, PathState, StateError, Timestamp};
@@ -14,10 +16,30 @@ use super::load::kind_of_unknown;
 use super::transition::shook_hands;
 use crate::history::Decision;
 
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Found,
+    /// Rules that others changed, or an uplink that was not covered.
+    Disturbed,
+}
+
 impl Engine {
-    pub fn keep(&mut self) {
-        for path in self.paths() {
-            self.keep_path(&path);
+    /// Whether all was in order.
+    pub fn keep(&mut self) -> Order {
+        let orders = self.paths().iter().map(|path| self.keep_path(path)).collect::<Vec<_>>();
+        if orders.contains(&Order::Disturbed) { Order::Disturbed } else { Order::Found }
+    }
+
+    /// From now on copies of the walls are held that nobody else can change.
+    pub fn stand_guard(&mut self) {
+        self.guard = RefCell::new(Some(Guard::default()));
+    }
+
+    /// Takes the copies off, before the walls are.
+    pub(super) fn unguard(&self) {
+        if let Some(guard) = &mut *self.guard.borrow_mut() {
+            guard.let_go();
         }
     }
 
@@ -39,15 +61,18 @@ impl Engine {
         self.begun = true;
     }
 
-    fn keep_path(&mut self, path: &PathConfig) {
+    fn keep_path(&mut self, path: &PathConfig) -> Order {
         let sight = observe::look(path, &self.store);
         let standing = sight.standing(path);
         let mut state = match sight.state {
             Ok(ref state) => state.clone(),
-            Err(ref error) => return self.stop_for_missing_state(path, &sight, error),
+            Err(ref error) => {
+                self.stop_for_missing_state(path, &sight, error);
+                return Order::Found;
+            }
         };
         match standing {
-            Standing::Unlocked => return,
+            Standing::Unlocked => return Order::Found,
             Standing::Stopped => self.keep_stopped(path, &sight, &mut state),
             Standing::Locked | Standing::Unknown(_) => {}
         }
@@ -56,30 +81,45 @@ impl Engine {
             if let Err(error) = self.hard_stop(path, "leak", evidence) {
                 tracing::error!(path = %path.name, error = chain(error), "hard stop failed");
             }
-            return;
+            return Order::Disturbed;
         }
         self.keep_handshake(path, &sight, &mut state);
+        self.carry_leaks(path, &sight, &mut state);
         let intact = sight.integrity().iter().all(|(_, intact)| *intact);
+        let covered = sight.coverage().iter().all(|(_, attached)| *attached);
         if !intact {
             let outcome = self.repair_or_stop(path, &mut state).to_string();
             if self.begun {
                 self.record(path, Decision::new("care", "repair", outcome).of(&state.active));
             }
-        }
-        // An edited config is not the host's before a converge makes it so: until then nothing of
-        // it is brought to the device, whose endpoints the loaded lock may not permit (S2).
-        if Self::drifted(path, &state) {
-            return;
-        }
-        if intact && sight.coverage().iter().any(|(_, attached)| !attached) {
+        } else if !covered {
             match self.load(path, self.rules(path), &mut state) {
                 Ok(()) => tracing::info!(path = %path.name, "the watch covers a new uplink"),
                 Err(error) => {
                     tracing::error!(path = %path.name, error = chain(error), "uplink not covered");
                 }
             }
+        } else if !sight.guarded() {
+            self.guard_again(path, &state);
         }
-        self.keep_device(path, &sight, &state);
+        // An edited config is not the host's before a converge makes it so: until then nothing of
+        // it is brought to the device, whose endpoints the loaded lock may not permit (S2).
+        if !Self::drifted(path, &state) {
+            self.keep_device(path, &sight, &state);
+        }
+        if intact && covered { Order::Found } else { Order::Disturbed }
+    }
+
+    /// What the guard's copy of the watch has counted is taken down: it ends with the daemon.
+    fn carry_leaks(&self, path: &PathConfig, sight: &Sight, state: &mut PathState) {
+        let Ok(walls) = &sight.walls else {
+            return;
+        };
+        if observe::carry(state, walls.counts(&path.name).leaked)
+            && let Err(error) = self.store.write(&path.name, state)
+        {
+            tracing::error!(path = %path.name, error = chain(error), "leak not recorded");
+        }
     }
 
     /// Writes down, seldom, the time of the latest handshake.
@@ -97,23 +137,23 @@ impl Engine {
 
     /// Remembers a leak that the alert path has yet to act on, and tells when its counter is gone.
     fn leak_was_lost(&mut self, path: &PathConfig, sight: &Sight) -> bool {
+        let gone = sight.walls.as_ref().is_ok_and(|walls| walls.watch.is_none());
+        if gone && self.leaking.remove(&path.name) {
+            return true;
+        }
         match sight.leak(path) {
             Leak::Seen(_) => {
                 if self.leaking.insert(path.name.clone()) {
                     tracing::warn!(path = %path.name, "a leak is counted, the alert is awaited");
                 }
-                false
             }
             // Dealt with; `release` forgets it too.
             Leak::None => {
                 self.leaking.remove(&path.name);
-                false
             }
-            Leak::Unknown(_) => {
-                let gone = sight.walls.as_ref().is_ok_and(|walls| walls.watch.is_none());
-                gone && self.leaking.remove(&path.name)
-            }
+            Leak::Unknown(_) => {}
         }
+        false
     }
 
     /// S7: missing state on a configured path means stopped.

@@ -6,6 +6,7 @@ use egress::config::PathConfig;
 use egress::firewall::{self, Count, Rules, StopKind, Walls, cgroup};
 use egress::neighbours;
 use egress::observe::{self, chain};
+use egress::probe::uplink::Device;
 use egress::state::{Intended, PathState, StateError};
 
 use super::alert::Outcome;
@@ -27,15 +28,15 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut loaded = vec![Loaded { path, rules, state: Some(state.clone()), before: None }];
         loaded.extend(self.others_loaded(path)?);
+        // The same rules whichever path they are loaded for.
+        loaded.sort_by(|one, other| one.path.name.cmp(&other.path.name));
         let all: Vec<Rules> = loaded.iter().map(|one| one.rules.clone()).collect();
         let cgroups = cgroups_of(&all);
         let names = devices(&loaded);
-        let led_outside = |names: &BTreeSet<String>| -> Vec<String> {
-            let enters = |name: &&String| all.iter().any(|one| one.enters_by(name));
-            names.iter().filter(|name| !enters(name)).cloned().collect()
-        };
         let (killswitch, names) = match names {
-            Ok(names) => (firewall::load_killswitch(&all, &led_outside(&names))?, names),
+            Ok(names) => {
+                (firewall::load_killswitch(&all, &firewall::outside(&all, &names))?, names)
+            }
             Err(error) => {
                 // The lock needs no device; only then is told what is wrong with them.
                 firewall::load_killswitch(&all, &[])?;
@@ -43,15 +44,17 @@ impl Engine {
             }
         };
         for one in &mut loaded {
-            one.before = firewall::leaked(&one.path.name)?;
+            one.before = firewall::leaked(&one.path.name)?.watch;
         }
         let (watch, uplinks) = firewall::load_watch(&all, &Vec::from_iter(names))?;
         for device in &uplinks {
             neighbours::drain(&device.name);
         }
+        self.guard(&all, &uplinks);
         for one in loaded {
             let mine = one.path.name == path.name;
-            let after = firewall::leaked(&one.path.name)?.ok_or(EngineError::NoCounter)?.packets;
+            let after = firewall::leaked(&one.path.name)?.watch;
+            let after = after.ok_or(EngineError::NoCounter)?.packets;
             let Some(mut new) = one.state else { continue };
             new.leak_baseline = match one.before {
                 Some(before) => {
@@ -102,7 +105,10 @@ impl Engine {
         let mut others = self.others_loaded(path)?;
         let Some(readable) = others.iter().position(|one| one.state.is_some()) else {
             return match others.first() {
-                None => Ok(firewall::unlock()?),
+                None => {
+                    self.unguard();
+                    Ok(firewall::unlock()?)
+                }
                 Some(other) => Err(EngineError::Refused(format!(
                     "refused: the state of path {} cannot be read, and its lock must stay; \
                      `actuator release --reason TEXT` first",
@@ -113,6 +119,29 @@ impl Engine {
         let one = others.swap_remove(readable);
         let Some(mut state) = one.state else { return Ok(()) };
         self.load(one.path, one.rules, &mut state)
+    }
+
+    /// The copies follow the walls and never come first: a packet needs the leave of both, so that
+    /// no order opens a gap. Without them the walls hold all the same.
+    pub(super) fn guard(&self, rules: &[Rules], uplinks: &[Device]) {
+        if let Some(guard) = &mut *self.guard.borrow_mut() {
+            match firewall::hold(guard, rules, uplinks) {
+                Ok(()) => tracing::debug!("the guard holds copies of the walls"),
+                Err(error) => tracing::warn!(error = chain(error), "no guard: the walls are alone"),
+            }
+        }
+    }
+
+    /// The guard's nft was ended, or this is the first look.
+    pub(super) fn guard_again(&self, path: &PathConfig, state: &PathState) {
+        let (Some(intended), Ok(mut loaded)) = (&state.intended, self.others_loaded(path)) else {
+            return;
+        };
+        let rules = intended.rules.clone();
+        loaded.push(Loaded { path, rules, state: None, before: None });
+        loaded.sort_by(|one, other| one.path.name.cmp(&other.path.name));
+        let rules: Vec<Rules> = loaded.into_iter().map(|one| one.rules).collect();
+        self.guard(&rules, &intended.uplinks);
     }
 
     /// Puts back what is missing; where that fails, the path is cut.

@@ -16,13 +16,14 @@ mod status;
 mod stay_in;
 mod transition;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egress::config::{Config, ConfigError, Endpoint, PathConfig};
 use egress::device::{self, DeviceError};
-use egress::firewall::{NftError, Rules, StopKind, Walls, set_stop};
+use egress::firewall::{Guard, NftError, Rules, StopKind, Walls, set_stop};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{chain, shake_hands};
 use egress::probe::HandshakeOutcome;
@@ -31,6 +32,7 @@ use egress::state::{Act, Latch, PathState, StateError, Store, Timestamp};
 pub use alert::{Outcome, Verdicts};
 pub use converge::Wish;
 pub use evidence::Latest;
+pub use keep::Order;
 pub use screen::Ink;
 pub use status::{PathStatus, Word};
 
@@ -66,6 +68,8 @@ pub struct Engine {
     exhausted: BTreeMap<String, bool>,
     /// Leaks that were seen and not yet acted on: they stay leaks though the counter is removed.
     leaking: BTreeSet<PathName>,
+    /// The daemon's: without one, there is nobody to hold a copy of the walls.
+    guard: RefCell<Option<Guard>>,
     /// Whether the first look is done: what is loaded before it is no repair.
     begun: bool,
 }
@@ -97,6 +101,7 @@ impl Engine {
             latest: Arc::new(Latest::default()),
             exhausted: BTreeMap::new(),
             leaking: BTreeSet::new(),
+            guard: RefCell::new(None),
             begun: false,
         })
     }

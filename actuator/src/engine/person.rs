@@ -90,7 +90,7 @@ impl Engine {
         if state.unlocked.is_none() {
             self.load(path, self.rules(path), &mut state)?;
         }
-        let leaked = firewall::leaked(&path.name)?.map(|count| count.packets);
+        let leaked = firewall::leaked(&path.name)?;
         self.leaking.remove(&path.name);
         let act = Act { reason: reason.to_owned(), at: Timestamp::now() };
         let was = transition::released(&mut state, leaked, act);

@@ -73,6 +73,8 @@ impl PathStatus {
             None => ink.red("unknown"),
         };
         add("rules", rules);
+        let guard = if self.guarded { "held by the daemon" } else { "none, the rules are alone" };
+        add("guard", guard.to_owned());
         for uplink in &self.uplinks {
             let covered =
                 if uplink.covered { "watched".to_owned() } else { ink.red("NOT watched yet") };

@@ -41,6 +41,8 @@ pub struct PathStatus {
     pub handshake_age_seconds: Option<u64>,
     /// `None`: the rules cannot be read.
     pub rules_intact: Option<bool>,
+    /// Whether the daemon holds copies of both walls that others cannot change.
+    pub guarded: bool,
     pub uplinks: Vec<Coverage>,
     pub leaked_packets: Option<u64>,
     pub leak_baseline: Option<u64>,
@@ -130,7 +132,8 @@ impl Engine {
         let device = sight.device.as_ref().ok();
         let live = device.and_then(|view| view.live(&path.endpoints));
         let live = live.map(|(endpoint, _)| endpoint.name.clone());
-        let count = sight.walls.as_ref().ok().and_then(|walls| walls.counts(&path.name).leaked);
+        let count = sight.walls.as_ref().ok();
+        let count = count.and_then(|walls| walls.counts(&path.name).leaked.sum());
         let chosen = state.and_then(|state| state.chosen.as_ref());
         PathStatus {
             path: path.name.to_string(),
@@ -141,13 +144,16 @@ impl Engine {
             primary_endpoint: path.primary().name.to_string(),
             handshake_age_seconds: device.and_then(handshake_age).map(|age| age.as_secs()),
             rules_intact: sight.walls.is_ok().then(|| is_intact(&sight)),
+            guarded: sight.guarded(),
             uplinks: sight
                 .coverage()
                 .into_iter()
                 .map(|(device, covered)| Coverage { device: device.name.clone(), covered })
                 .collect(),
             leaked_packets: count.map(|count| count.packets),
-            leak_baseline: state.map(|state| state.leak_baseline),
+            leak_baseline: state.map(|state| {
+                (state.leak_baseline + state.guard_baseline).saturating_sub(state.leaks_carried)
+            }),
             stop: stop(path, &sight),
             unlocked: state.and_then(|state| state.unlocked.as_ref()).map(Given::from),
             // By the clock of now, whatever it was when the pause began.

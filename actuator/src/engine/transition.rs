@@ -3,8 +3,9 @@
 
 use egress::clock::Moment;
 use egress::config::PathConfig;
-use egress::firewall::Rules;
+use egress::firewall::{Leaked, Rules};
 use egress::names::EndpointName;
+use egress::observe::forgive;
 use egress::state::{Act, Latch, PathState, Timestamp};
 
 use crate::decide::{Hold, Standing};
@@ -48,10 +49,8 @@ pub fn stopped(state: &mut PathState, latch: Latch) {
 }
 
 /// The stop is lifted, and with it is dealt what was leaked up to now; what it was for.
-pub fn released(state: &mut PathState, leaked: Option<u64>, act: Act) -> Option<Latch> {
-    if let Some(leaked) = leaked {
-        state.leak_baseline = leaked;
-    }
+pub fn released(state: &mut PathState, leaked: Leaked, act: Act) -> Option<Latch> {
+    forgive(state, leaked);
     state.changed = act.at;
     state.last_release = Some(act);
     state.latch.take()

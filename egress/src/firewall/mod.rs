@@ -4,8 +4,10 @@
 pub mod cgroup;
 mod counter;
 mod dsl;
+mod guard;
 mod killswitch;
 mod listing;
+mod netlink;
 mod nft;
 mod permits;
 mod rules;
@@ -18,7 +20,9 @@ mod ways;
 
 use nftables::types::NfFamily;
 
+pub use guard::Guard;
 pub use listing::{Count, Listing};
+pub use netlink::is_of_our_tables;
 pub use nft::NftError;
 pub use rules::Rules;
 pub use stop::StopKind;
@@ -32,13 +36,43 @@ pub struct Walls {
     pub killswitch: Option<Listing>,
     pub watch: Option<Listing>,
     pub stop: Option<Listing>,
+    /// The guard's copies, as if they were the originals.
+    pub guard: Copies,
+}
+
+/// What the guard holds; `None` is a copy that is not there.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Copies {
+    pub killswitch: Option<Listing>,
+    pub watch: Option<Listing>,
+}
+
+/// What was counted as leaked: by the watch, and by its copy where the watch was not there to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leaked {
+    pub watch: Option<Count>,
+    pub guard: Option<Count>,
+}
+
+impl Leaked {
+    pub fn sum(&self) -> Option<Count> {
+        sum(self.watch, self.guard)
+    }
+}
+
+fn sum(one: Option<Count>, other: Option<Count>) -> Option<Count> {
+    let add = |one: Count, other: Count| Count {
+        packets: one.packets + other.packets,
+        bytes: one.bytes + other.bytes,
+    };
+    one.zip(other).map(|(one, other)| add(one, other)).or(one).or(other)
 }
 
 /// A path's counters. `None` is a counter that is not there: never zero (S7).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub blocked: Option<Count>,
-    pub leaked: Option<Count>,
+    pub leaked: Leaked,
     pub other_frames: Option<Count>,
 }
 
@@ -48,6 +82,10 @@ impl Walls {
             killswitch: Listing::read(NfFamily::INet, killswitch::TABLE)?,
             watch: Listing::read(NfFamily::NetDev, watch::TABLE)?,
             stop: Listing::read(NfFamily::INet, stop::TABLE)?,
+            guard: Copies {
+                killswitch: guard::read(NfFamily::INet, guard::KILLSWITCH, killswitch::TABLE)?,
+                watch: guard::read(NfFamily::NetDev, guard::WATCH, watch::TABLE)?,
+            },
         })
     }
 
@@ -55,10 +93,14 @@ impl Walls {
         let counter = |table: &Option<Listing>, what| {
             table.as_ref().and_then(|listing| listing.counter(&permits::named(path, what)))
         };
+        let both = |wall: &_, copy: &_, what| sum(counter(wall, what), counter(copy, what));
         Counts {
-            blocked: counter(&self.killswitch, "blocked"),
-            leaked: counter(&self.watch, "leaked"),
-            other_frames: counter(&self.watch, "other_frames"),
+            blocked: both(&self.killswitch, &self.guard.killswitch, "blocked"),
+            leaked: Leaked {
+                watch: counter(&self.watch, "leaked"),
+                guard: counter(&self.guard.watch, "leaked"),
+            },
+            other_frames: both(&self.watch, &self.guard.watch, "other_frames"),
         }
     }
 
@@ -81,15 +123,33 @@ impl Walls {
     }
 }
 
-/// The leak counter alone, for the moment before an action, when milliseconds count.
-pub fn leaked(path: &PathName) -> Result<Option<Count>, NftError> {
+/// The leak counters alone, for the moment before an action, when milliseconds count.
+pub fn leaked(path: &PathName) -> Result<Leaked, NftError> {
     let name = permits::named(path, "leaked");
-    match counter::read(watch::TABLE, &name) {
+    let of = |table: &str| leaked_in(table, &name);
+    Ok(Leaked { watch: of(watch::TABLE)?, guard: of(guard::WATCH)? })
+}
+
+fn leaked_in(table: &str, counter: &str) -> Result<Option<Count>, NftError> {
+    match counter::read(table, counter) {
         Ok(count) => return Ok(count),
         Err(error) => tracing::debug!(%error, "the leak counter is asked of nft"),
     }
-    let listed = nft::list(&["counters", "table", "netdev", watch::TABLE])?;
-    Ok(listed.and_then(|objects| Listing::of(objects).counter(&name)))
+    let listed = nft::list(&["counters", "table", "netdev", table])?;
+    Ok(listed.and_then(|objects| Listing::of(objects).counter(counter)))
+}
+
+/// Makes the guard's copies those of the walls as they were loaded with these devices.
+pub fn hold(guard: &mut Guard, paths: &[Rules], devices: &[Device]) -> Result<(), NftError> {
+    let paths = present(paths);
+    let names: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
+    guard.hold(killswitch::table(&paths, &outside(&paths, &names)), watch::table(&paths, &names))
+}
+
+/// The devices that lead outside, and not to a workload.
+pub fn outside<'a>(paths: &[Rules], devices: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let enters = |name: &&String| paths.iter().any(|path| path.enters_by(name));
+    devices.into_iter().filter(|name| !enters(name)).cloned().collect()
 }
 
 /// The first wall. Needs no device to exist, the uplinks neither.

@@ -1,18 +1,25 @@
 //! Talks to `nft`, and never without a bound on the time it may take. Rules go to it in its own
-//! language; what the kernel has is read as JSON, through the nftables crate.
+//! language; what the kernel has is read as JSON.
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use nftables::helper::{self, DEFAULT_NFT, NftablesError};
 use serde_json::Value;
 
-use crate::bounded::{TimedOut, bounded};
+use crate::bounded::TimedOut;
+use crate::process::{self, RunError};
 
 /// `nft -f` waits for kernel grace periods: 16 ms at the median, 52 ms with a thousand endpoints on
 /// a small machine. Two seconds is a machine in trouble.
-const NFT_TIMEOUT: Duration = Duration::from_secs(2);
+pub const NFT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What an `nft` is given where the last one hung: an act of several calls, such as a hard stop,
+/// must not wait two seconds for each.
+const AFTER_A_HANG: Duration = Duration::from_millis(300);
+
+/// How long a hang is remembered: longer than any act takes.
+const REMEMBERED: Duration = Duration::from_secs(5);
 
 /// A transaction can lose a race against another writer of the same table; then it is built anew.
 pub const ATTEMPTS: usize = 3;
@@ -31,53 +38,46 @@ pub enum NftError {
     NotAsSent(&'static str),
 }
 
+static LAST_HANG: Mutex<Option<Instant>> = Mutex::new(None);
+
+fn run(doing: &'static str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, NftError> {
+    let last_hang = || LAST_HANG.lock().unwrap_or_else(PoisonError::into_inner);
+    let lately = last_hang().is_some_and(|at| at.elapsed() < REMEMBERED);
+    let limit = if lately { AFTER_A_HANG } else { NFT_TIMEOUT };
+    let mut nft = Command::new("nft");
+    nft.args(arguments);
+    let output = process::run(nft, input, limit).map_err(|error| match error {
+        RunError::Start(error) => NftError::Missing(error),
+        RunError::Hung(after) => {
+            *last_hang() = Some(Instant::now());
+            NftError::Hung(after)
+        }
+    })?;
+    if output.status.success() {
+        *last_hang() = None;
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Our own rules come back below the message.
+    let said = said.lines().next().unwrap_or("no reason given").to_owned();
+    Err(NftError::Refused { doing, said })
+}
+
 /// Sends `commands`, in nft's own language, as one transaction.
 pub fn apply(doing: &'static str, commands: &str) -> Result<(), NftError> {
-    let commands = commands.to_owned();
-    let answer = bounded("nft", NFT_TIMEOUT, move || feed(&commands)).map_err(NftError::Hung)?;
-    let output = answer.map_err(NftError::Missing)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(NftError::Refused { doing, said: reason(&String::from_utf8_lossy(&output.stderr)) })
-}
-
-fn feed(commands: &str) -> std::io::Result<Output> {
-    let mut nft = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = nft.stdin.take() {
-        // Where it ends without reading all of it, its status says why.
-        let _ = stdin.write_all(commands.as_bytes());
-    }
-    nft.wait_with_output()
-}
-
-/// The message without our own rules, which come back below it.
-fn reason(stderr: &str) -> String {
-    stderr.lines().next().unwrap_or("no reason given").to_owned()
+    run(doing, &["-f", "-"], commands.as_bytes()).map(|_| ())
 }
 
 /// The objects that `nft -j list WHAT` prints, or `None` where there is no such table.
 pub fn list(what: &[&str]) -> Result<Option<Vec<Value>>, NftError> {
-    let mut arguments = vec!["list".to_owned()];
-    arguments.extend(what.iter().map(|&word| word.to_owned()));
-    let ask = move || helper::get_current_ruleset_raw(DEFAULT_NFT, &arguments);
-    let text = match bounded("nft", NFT_TIMEOUT, ask).map_err(NftError::Hung)? {
-        Ok(text) => text,
-        Err(NftablesError::NftExecution { inner, .. }) => return Err(NftError::Missing(inner)),
-        Err(NftablesError::NftFailed { stderr, .. }) => match reason(&stderr) {
-            none if none.contains("No such file or directory") => return Ok(None),
-            said => return Err(NftError::Refused { doing: "list", said }),
-        },
-        Err(other) => {
-            return Err(NftError::Refused { doing: "list", said: other.to_string() });
+    let arguments: Vec<&str> = ["-j", "list"].into_iter().chain(what.iter().copied()).collect();
+    let text = match run("list", &arguments, b"") {
+        Err(NftError::Refused { said, .. }) if said.contains("No such file or directory") => {
+            return Ok(None);
         }
+        other => other?,
     };
-    let mut answer: Value = serde_json::from_str(&text).map_err(NftError::Answer)?;
+    let mut answer: Value = serde_json::from_slice(&text).map_err(NftError::Answer)?;
     let objects = match answer["nftables"].take() {
         Value::Array(objects) => objects,
         _ => Vec::new(),

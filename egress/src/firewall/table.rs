@@ -65,6 +65,7 @@ pub struct Chain {
 pub struct TableSpec {
     pub family: NfFamily,
     pub name: &'static str,
+    pub flags: Option<&'static str>,
     pub counters: Vec<String>,
     pub sets: Vec<Set>,
     pub chains: Vec<Chain>,
@@ -72,7 +73,16 @@ pub struct TableSpec {
 
 impl TableSpec {
     pub fn new(family: NfFamily, name: &'static str) -> Self {
-        Self { family, name, counters: Vec::new(), sets: Vec::new(), chains: Vec::new() }
+        Self { family, name, flags: None, counters: vec![], sets: vec![], chains: vec![] }
+    }
+
+    /// The same by another name and with other flags, its base chains `later` steps of priority later.
+    pub fn copy_to(mut self, name: &'static str, flags: &'static str, later: i32) -> Self {
+        (self.name, self.flags) = (name, Some(flags));
+        for hook in self.chains.iter_mut().filter_map(|chain| chain.hook.as_mut()) {
+            hook.priority += later;
+        }
+        self
     }
 
     pub fn counter(&mut self, name: &str) {
@@ -111,6 +121,9 @@ impl TableSpec {
     /// The table in nft's own language.
     pub fn text(&self) -> String {
         let mut text = format!("table {} {} {{\n", family_word(self.family), self.name);
+        if let Some(flags) = self.flags {
+            let _ = writeln!(text, "\tflags {flags}");
+        }
         for counter in &self.counters {
             let _ = writeln!(text, "\tcounter {counter} {{ }}");
         }

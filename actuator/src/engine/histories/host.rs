@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use egress::clock::Moment;
 use egress::config::{Config, PathConfig};
-use egress::firewall::Rules;
+use egress::firewall::{Count, Leaked, Rules};
 use egress::names::EndpointName;
 use egress::state::{Act, Intended, Latch, PathState, Timestamp};
 
@@ -136,7 +136,8 @@ impl<'a> Host<'a> {
             }
             7 if self.state.latch.is_some() => {
                 let act = Act { reason: String::new(), at: self.now.wall };
-                released(&mut self.state, Some(self.leaked), act);
+                let counted = self.counted();
+                released(&mut self.state, counted, act);
                 self.leaking = false;
             }
             8 => {
@@ -156,6 +157,11 @@ impl<'a> Host<'a> {
             11 => self.now.wall.0 = draw.from(&[0, 1_799_900_000, 1_800_000_000, 1_900_000_000]),
             _ => {}
         }
+    }
+
+    /// As the kernel would say it.
+    pub fn counted(&self) -> Leaked {
+        Leaked { watch: Some(Count { packets: self.leaked, bytes: 0 }), guard: None }
     }
 
     /// A new process has what state has, the config on disk, and looks for leaks first.

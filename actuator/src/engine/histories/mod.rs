@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use egress::health;
-use egress::observe::above;
+use egress::observe::leak;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestCaseError, TestRunner};
 
@@ -63,7 +63,7 @@ fn alert(host: &mut Host, draw: &mut Draw) -> Result<&'static str, TestCaseError
     };
     let readable = draw.of(8) != 7;
     let mut sight = Sight {
-        leak: match above(host.leaked, host.state.leak_baseline) {
+        leak: match leak(&host.state, host.counted()) {
             _ if !readable => Leak::Unknown,
             health::Leak::None => Leak::None,
             _ => Leak::Above,

@@ -2,6 +2,7 @@
 //! one run on one machine, so that ratios hold where absolute numbers do not. Never part of a test.
 
 mod summary;
+mod tamper;
 mod worker;
 
 use std::process::{Command, Stdio};
@@ -17,7 +18,7 @@ use nix::sys::signal::Signal;
 use summary::Summary;
 
 #[derive(Parser)]
-#[command(about = "Measures switch, hard stop and failover")]
+#[command(about = "Measures switch, hard stop, failover and repair")]
 struct Arguments {
     /// Rounds of each measurement.
     #[arg(long, default_value_t = 10)]
@@ -41,6 +42,7 @@ enum Part {
     Leak,
     Failover,
     Replace,
+    Tamper,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,10 +59,11 @@ fn main() {
             Part::Leak => leak(arguments.round),
             Part::Failover => failovers(arguments.rounds),
             Part::Replace => replacements(arguments.rounds * 100),
+            Part::Tamper => tamper::tamperings(arguments.rounds.max(10)),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
-    for part in [Part::Switch, Part::Failover, Part::Replace] {
+    for part in [Part::Switch, Part::Failover, Part::Replace, Part::Tamper] {
         if chosen(part) {
             print!("{}", in_a_world(part, arguments.rounds, 0));
         }
