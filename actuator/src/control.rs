@@ -29,11 +29,29 @@ const JSON: &str = "application/json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 pub enum Command {
-    Converge { wish: Wish },
-    Release { reason: String },
-    Unlock { reason: String },
-    Pause { seconds: u64 },
-    Status { form: Form, standbys: Standbys },
+    Converge {
+        wish: Wish,
+    },
+    // Without a path: all of them.
+    Release {
+        #[serde(default)]
+        path: Option<String>,
+        reason: String,
+    },
+    Unlock {
+        #[serde(default)]
+        path: Option<String>,
+        reason: String,
+    },
+    Pause {
+        #[serde(default)]
+        path: Option<String>,
+        seconds: u64,
+    },
+    Status {
+        form: Form,
+        standbys: Standbys,
+    },
 }
 
 /// What a reply is to be read by.
@@ -119,9 +137,11 @@ pub fn carry_out(shared: &Shared, ask: &Ask) -> Reply {
     }
     match &ask.command {
         Command::Converge { wish } => shared.lock().converge(wish),
-        Command::Release { reason } => shared.lock().release(reason),
-        Command::Unlock { reason } => shared.lock().unlock(reason),
-        Command::Pause { seconds } => shared.lock().pause(Duration::from_secs(*seconds)),
+        Command::Release { path, reason } => shared.lock().release(path.as_deref(), reason),
+        Command::Unlock { path, reason } => shared.lock().unlock(path.as_deref(), reason),
+        Command::Pause { path, seconds } => {
+            shared.lock().pause(path.as_deref(), Duration::from_secs(*seconds))
+        }
         Command::Status { form, standbys } => {
             if *standbys == Standbys::Ask {
                 ask_standbys(shared);

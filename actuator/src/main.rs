@@ -97,25 +97,44 @@ enum Act {
     },
     /// Lift the hard stop.
     Release {
+        /// Of this path only.
+        #[arg(long, value_name = "NAME")]
+        path: Option<String>,
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
     },
     /// No automatic failover for a while; a leak still stops.
     Pause {
+        /// Of this path only.
+        #[arg(long, value_name = "NAME")]
+        path: Option<String>,
         /// For example 90s, 30m or 2h.
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         time: Duration,
     },
     /// Take the lock off. Converge puts it on again.
     Unlock {
+        /// Of this path only.
+        #[arg(long, value_name = "NAME")]
+        path: Option<String>,
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
     },
     /// Check the config, and the health of every path once.
     Validate,
+    /// Show the rules that the config asks for.
+    #[command(subcommand)]
+    Killswitch(Rules),
     /// Exempt this host from an IDS/IPS that would match its ciphertext by chance.
     #[command(subcommand)]
     Ids(ids::Ids),
+}
+
+#[derive(Debug, Subcommand)]
+enum Rules {
+    /// In nft's own language, a reason with each. Loads nothing and needs no root, but whoever may
+    /// read the files that the config names.
+    Print,
 }
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9062);
@@ -183,9 +202,19 @@ fn main() -> ExitCode {
             let standbys = if *probe { Standbys::Ask } else { Standbys::AsKnown };
             request(&flags, Command::Status { form: form(*json), standbys })
         }
-        Act::Release { reason } => request(&flags, Command::Release { reason: reason.clone() }),
-        Act::Unlock { reason } => request(&flags, Command::Unlock { reason: reason.clone() }),
-        Act::Pause { time } => request(&flags, Command::Pause { seconds: time.as_secs() }),
+        Act::Release { path, reason } => {
+            request(&flags, Command::Release { path: path.clone(), reason: reason.clone() })
+        }
+        Act::Unlock { path, reason } => {
+            request(&flags, Command::Unlock { path: path.clone(), reason: reason.clone() })
+        }
+        Act::Pause { path, time } => {
+            request(&flags, Command::Pause { path: path.clone(), seconds: time.as_secs() })
+        }
+        Act::Killswitch(Rules::Print) => match Config::load(&flags.config_file()) {
+            Ok(config) => Reply::done(vec![egress::firewall::text(&config.paths)]),
+            Err(error) => Reply::config(chain(error)),
+        },
     };
     let failed = ![exit::DONE, exit::WOULD_CHANGE].contains(&reply.exit);
     let answers =

@@ -12,6 +12,10 @@ pub const UPLINK: &str = "eth0";
 pub const FWMARK: &str = "0xca6c";
 /// The routing table that holds the default route into the tunnel.
 pub const TABLE: &str = "51820";
+/// The tunnel of a second path on the host under test, by endpoint B.
+pub const SECOND_TUNNEL: &str = "wg1";
+pub const SECOND_FWMARK: &str = "0xca6d";
+pub const SECOND_TABLE: &str = "51821";
 pub const WIREGUARD_PORT: u16 = 51820;
 /// Fixed, so that a raw frame can be addressed without asking the neighbour table.
 pub const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];

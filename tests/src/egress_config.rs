@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::addresses::{Endpoint, FWMARK, TUNNEL, TUNNEL_CLIENT, TUNNEL_CLIENT_V6, TUNNEL_SERVER};
+use crate::addresses::{
+    Endpoint, FWMARK, SECOND_FWMARK, SECOND_TUNNEL, TUNNEL, TUNNEL_CLIENT, TUNNEL_CLIENT_V6,
+    TUNNEL_SERVER,
+};
 use crate::world::World;
 
 /// What a test may want different; the default is what the project ships, times as in YAML.
@@ -108,6 +111,18 @@ impl World {
         self.backup(&mut yaml);
         yaml.replace("name: backup", &format!("name: {name}"))
             .replace(&Endpoint::B.socket().to_string(), &format!("\"{address}\""))
+    }
+
+    /// A second path for [`EgressConfig::top_lines`]: `work`, by endpoint B and the second tunnel.
+    #[track_caller]
+    pub fn second_path_lines(&self, workload: &str) -> Vec<String> {
+        let mut yaml = format!(
+            "  - name: work\n    interface: {SECOND_TUNNEL}\n    fwmark: {SECOND_FWMARK}\n    \
+             workload: {workload}\n    health: {{interval: 1s, settle: 1s, \
+             probe: {{target: {TUNNEL_SERVER}, timeout: 500ms}}}}\n    endpoints:\n"
+        );
+        self.backup(&mut yaml);
+        yaml.lines().map(str::to_owned).collect()
     }
 
     fn primary(&self, yaml: &mut String) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::exec::wait_until;
 use crate::mounts;
-use crate::preflight;
+use crate::preflight::{self, Users};
 use crate::world::World;
 
 /// Set for the process inside; its value says for which test, or which program.
@@ -30,12 +30,24 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// fails where it fails, takes too long, or did not run exactly that test.
 #[track_caller]
 pub fn inside(name: &str, test: impl FnOnce(&mut World)) {
+    inside_as(name, Users::One, test);
+}
+
+/// The same with more users than one and with cgroups of its own, where root runs it: a user
+/// namespace made by an ordinary user has neither. What could not be had is for the test to say.
+#[track_caller]
+pub fn inside_with_users(name: &str, test: impl FnOnce(&mut World)) {
+    inside_as(name, Users::Several, test);
+}
+
+#[track_caller]
+fn inside_as(name: &str, users: Users, test: impl FnOnce(&mut World)) {
     if env::var_os(MARKER).is_some_and(|marker| marker == name) {
         mounts::prepare();
         test(&mut World::build());
         return;
     }
-    let mut command = reexecute(name).unwrap_or_else(|refused| panic!("{refused}"));
+    let mut command = reexecute(name, users).unwrap_or_else(|refused| panic!("{refused}"));
     command
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .arg("--include-ignored")
@@ -67,7 +79,7 @@ pub fn enter_for_bin() {
         mounts::prepare();
         return;
     }
-    let mut command = reexecute(BIN).unwrap_or_else(|refused| {
+    let mut command = reexecute(BIN, Users::One).unwrap_or_else(|refused| {
         eprintln!("lab: {refused}");
         std::process::exit(1);
     });
@@ -77,8 +89,8 @@ pub fn enter_for_bin() {
     std::process::exit(status.code().unwrap_or(1));
 }
 
-fn reexecute(marker: &str) -> Result<Command, String> {
-    let entry = preflight::check()?;
+fn reexecute(marker: &str, users: Users) -> Result<Command, String> {
+    let entry = preflight::check(users)?;
     let program =
         env::current_exe().unwrap_or_else(|error| panic!("the path of this program: {error}"));
     let mut command = Command::new("setpriv");

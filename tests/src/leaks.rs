@@ -99,6 +99,24 @@ pub struct Attempts {
     pub errors: BTreeMap<String, u64>,
 }
 
+impl Attempts {
+    /// What `lab leak` said.
+    #[track_caller]
+    pub(crate) fn parse(text: &str) -> Self {
+        let json: Value = serde_json::from_str(text)
+            .unwrap_or_else(|error| panic!("lab leak said {text:?}: {error}"));
+        Self {
+            sent: json["sent"].as_u64().unwrap_or(0),
+            errors: json["errors"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, count)| (name.clone(), count.as_u64().unwrap_or(0)))
+                .collect(),
+        }
+    }
+}
+
 /// How many packets prove a kind.
 const PROOF: u64 = 3;
 /// How long a packet may take to the router: neighbour discovery is part of it.
@@ -128,17 +146,7 @@ impl World {
                 device,
             ],
         );
-        let json: Value = serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("lab leak said {text:?}: {error}"));
-        Attempts {
-            sent: json["sent"].as_u64().unwrap_or(0),
-            errors: json["errors"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(name, count)| (name.clone(), count.as_u64().unwrap_or(0)))
-                .collect(),
-        }
+        Attempts::parse(&text)
     }
 
     /// Proves that the observer would see a leak: sends every kind outside the tunnel while

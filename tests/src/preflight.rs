@@ -80,12 +80,21 @@ pub fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&path()).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
+/// How many users a test needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Users {
+    One,
+    /// Where root runs the lab, root stays out of a user namespace.
+    Several,
+}
+
 /// Checks the tools and how the namespaces can be had. `LAB_USERNS=no` keeps root out of a user
-/// namespace, for a test that needs more than one user.
-pub fn check() -> Result<Entry, String> {
+/// namespace, whatever the test needs.
+pub fn check(users: Users) -> Result<Entry, String> {
     check_tools(|tool| find(tool).is_some())?;
-    let refused = if env::var_os("LAB_USERNS").is_some_and(|value| value == "no") {
-        "not tried, LAB_USERNS=no".to_owned()
+    let root = users == Users::Several && nix::unistd::geteuid().is_root();
+    let refused = if root || env::var_os("LAB_USERNS").is_some_and(|value| value == "no") {
+        "not tried".to_owned()
     } else {
         match attempt(Entry::UserNamespace) {
             Ok(kernel) => return kernel.check().map(|()| Entry::UserNamespace),

@@ -42,11 +42,12 @@ impl World {
     pub fn program_line(&self, program: &str, more: &[&str]) -> Vec<String> {
         let scratch = self.scratch();
         let file = |name: &str| scratch.join(name).display().to_string();
-        let mut line = vec![
+        let mut line = self.before_programs.clone();
+        line.extend([
             World::program(program).display().to_string(),
             format!("--config.file={}", file("egress.yml")),
             format!("--state.directory={}", file("state")),
-        ];
+        ]);
         if program == "actuator" {
             line.push(format!("--control.socket={}", file("actuator.sock")));
         }

@@ -19,7 +19,7 @@ use crate::topology::{ip_batch, sysctl};
 use crate::world::World;
 
 /// Smaller than the uplink's by what a tunnelled packet carries around it.
-const MTU: u32 = 1420;
+pub(crate) const MTU: u32 = 1420;
 /// How long a device may take to appear or go.
 const DEVICE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -73,7 +73,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    fn create(backend: Backend, ns: Ns, name: &'static str) -> Self {
+    pub(crate) fn create(backend: Backend, ns: Ns, name: &'static str) -> Self {
         let daemon = match backend {
             Backend::Kernel => {
                 ip_batch(ns, &format!("link add {name} type wireguard\n"));
@@ -242,7 +242,7 @@ impl World {
     }
 
     #[track_caller]
-    fn set_device_config(&self, ns: Ns, device: &str, config: &str) {
+    pub(crate) fn set_device_config(&self, ns: Ns, device: &str, config: &str) {
         let file = self.write_file(&format!("{device}.setconf"), config, 0o600);
         self.exec_ok(ns, &["wg", "setconf", device, &file.to_string_lossy()]);
         forget(&file);
@@ -254,7 +254,7 @@ fn forget(file: &Path) {
     fs::remove_file(file).unwrap_or_else(|error| panic!("removing {}: {error}", file.display()));
 }
 
-fn preshared_line(key: Option<&str>) -> String {
+pub(crate) fn preshared_line(key: Option<&str>) -> String {
     key.map_or_else(String::new, |key| format!("PresharedKey = {key}\n"))
 }
 

@@ -50,10 +50,21 @@ impl World {
     /// The same to another address of `world`.
     #[track_caller]
     pub fn start_workload_to(&mut self, target: SocketAddr) -> Workload {
+        self.start_traffic(Ns::Egress, target)
+    }
+
+    /// The same in another namespace, such as the container's.
+    #[track_caller]
+    pub fn start_workload_in(&mut self, ns: Ns) -> Workload {
+        self.start_traffic(ns, ECHO)
+    }
+
+    #[track_caller]
+    fn start_traffic(&mut self, ns: Ns, target: SocketAddr) -> Workload {
         self.workloads += 1;
         let lab = Self::program("lab");
         let process = self.spawn(
-            Ns::Egress,
+            ns,
             &format!("workload-{}", self.workloads),
             &[
                 &lab.to_string_lossy(),

@@ -30,6 +30,9 @@ pub struct World {
     pub(crate) keys: BTreeMap<Endpoint, EndpointKeys>,
     pub(crate) servers: BTreeMap<Endpoint, Device>,
     pub(crate) tunnel: Option<Device>,
+    pub(crate) second_tunnel: Option<Device>,
+    /// What is put before each program of ours: see [`World::mount_cgroups`].
+    pub(crate) before_programs: Vec<String>,
     pub(crate) baseline: Counts,
     pub(crate) workloads: u32,
     _echo: Process,
@@ -48,6 +51,8 @@ impl World {
             keys: keys.into(),
             servers: BTreeMap::new(),
             tunnel: None,
+            second_tunnel: None,
+            before_programs: Vec::new(),
             baseline: Counts::default(),
             workloads: 0,
             _echo: echo,

@@ -16,23 +16,23 @@ type Step = Result<Option<String>, EngineError>;
 
 impl Engine {
     /// Lifts the hard stop. The leak that caused it is dealt with up to the count of now.
-    pub fn release(&mut self, reason: &str) -> Reply {
-        self.each_path("release", reason, "nothing to release", |engine, path| {
+    pub fn release(&mut self, only: Option<&str>, reason: &str) -> Reply {
+        self.each_path(only, "release", reason, "nothing to release", |engine, path| {
             engine.release_path(path, reason)
         })
     }
 
     /// Takes the lock off; `converge` puts it on again.
-    pub fn unlock(&mut self, reason: &str) -> Reply {
-        self.each_path("unlock", reason, "already unlocked", |engine, path| {
+    pub fn unlock(&mut self, only: Option<&str>, reason: &str) -> Reply {
+        self.each_path(only, "unlock", reason, "already unlocked", |engine, path| {
             engine.unlock_path(path, reason)
         })
     }
 
     /// No automatic failover for a while; a leak still stops.
-    pub fn pause(&mut self, time: Duration) -> Reply {
+    pub fn pause(&mut self, only: Option<&str>, time: Duration) -> Reply {
         let reason = format!("for {} s", time.as_secs());
-        self.each_path("pause", &reason, "nothing to pause", |engine, path| {
+        self.each_path(only, "pause", &reason, "nothing to pause", |engine, path| {
             let mut state = engine.store.read(&path.name)?;
             state.pause(time, &Moment::now());
             engine.store.write(&path.name, &state)?;
@@ -41,15 +41,26 @@ impl Engine {
         })
     }
 
+    /// Of `only` this path, where one is named.
     fn each_path(
         &mut self,
+        only: Option<&str>,
         ask: &str,
         reason: &str,
         none: &str,
         act: impl Fn(&mut Self, &PathConfig) -> Step,
     ) -> Reply {
         let mut lines = Vec::new();
-        for path in self.paths() {
+        let mut paths = self.paths();
+        if let Some(only) = only {
+            let known: Vec<String> = paths.iter().map(|path| path.name.to_string()).collect();
+            paths.retain(|path| path.name.as_str() == only);
+            if paths.is_empty() {
+                let known = known.join(", ");
+                return Reply::refused(vec![format!("no path is named {only}; known: {known}")]);
+            }
+        }
+        for path in paths {
             let done = act(self, &path);
             let (action, outcome) = match &done {
                 Ok(Some(done)) => (ask, done.clone()),

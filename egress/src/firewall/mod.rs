@@ -18,6 +18,8 @@ mod transaction;
 mod watch;
 mod ways;
 
+use std::collections::BTreeSet;
+
 use nftables::types::NfFamily;
 
 pub use guard::Guard;
@@ -27,6 +29,7 @@ pub use nft::NftError;
 pub use rules::Rules;
 pub use stop::StopKind;
 
+use crate::config::{PathConfig, Uplinks};
 use crate::names::PathName;
 use crate::probe::uplink::{self, Device};
 
@@ -155,6 +158,27 @@ pub fn outside<'a>(paths: &[Rules], devices: impl IntoIterator<Item = &'a String
 /// The first wall. Needs no device to exist, the uplinks neither.
 pub fn load_killswitch(paths: &[Rules], uplinks: &[String]) -> Result<Listing, NftError> {
     transaction::replace(&killswitch::table(&present(paths), uplinks))
+}
+
+/// Both walls as the config asks for them, in nft's own language.
+pub fn text(paths: &[PathConfig]) -> String {
+    let rules: Vec<Rules> = paths.iter().map(Rules::of).collect();
+    let mut uplinks = BTreeSet::new();
+    for path in paths {
+        match &path.uplinks {
+            Uplinks::Named(names) => uplinks.extend(names.iter().cloned()),
+            Uplinks::Auto => {
+                let tunnels: Vec<&str> = path.tunnels.iter().map(String::as_str).collect();
+                let found = uplink::default_route_devices(&tunnels).unwrap_or_default();
+                uplinks.extend(found.into_iter().map(|device| device.name));
+            }
+        }
+    }
+    let uplinks = Vec::from_iter(uplinks);
+    let entrances = paths.iter().flat_map(|path| path.workload.interfaces());
+    let devices: Vec<String> = uplinks.iter().chain(entrances).cloned().collect();
+    let killswitch = killswitch::table(&rules, &uplinks).text();
+    format!("{killswitch}\n{}", watch::table(&rules, &devices).text())
 }
 
 /// The paths, without the cgroups that are not there: no rule can name one, and one bad rule must
