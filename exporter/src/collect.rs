@@ -10,6 +10,7 @@ use egress::state::Store;
 
 use crate::current::Current;
 use crate::cycles::{Cycles, Shown};
+use crate::exemption::{Exemption, Look};
 use crate::page;
 
 /// All that one scrape shows of one path.
@@ -28,7 +29,7 @@ pub struct Collector {
     pub took: Duration,
 }
 
-pub fn page(current: &Current, store: &Store, cycles: &Cycles) -> String {
+pub fn page(current: &Current, store: &Store, cycles: &Cycles, exemption: &Exemption) -> String {
     let config = current.get();
     let on_disk = current.on_disk();
     let views: Vec<PathView> = config
@@ -44,17 +45,18 @@ pub fn page(current: &Current, store: &Store, cycles: &Cycles) -> String {
             PathView { path, shown: cycles.of(path), drift, sight }
         })
         .collect();
-    page::render(&views, &collectors(&views, on_disk.is_ok()))
+    let look = exemption.latest();
+    page::render(&views, look, &collectors(&views, look, on_disk.is_ok()))
 }
 
-fn collectors(views: &[PathView], config: bool) -> [Collector; 6] {
+fn collectors(views: &[PathView], exemption: Option<Look>, config: bool) -> Vec<Collector> {
     let all = |good: fn(&PathView) -> bool| views.iter().all(good);
     let longest =
         |took: fn(&PathView) -> Duration| views.iter().map(took).max().unwrap_or_default();
     let probed = |view: &PathView| view.shown.reachable.values().all(Option::is_some);
     let tunnel = |view: &PathView| !matches!(view.shown.probe(), Some(Probe::Unknown(_)));
     let collector = |name, success, took| Collector { name, success, took };
-    [
+    let mut collectors = vec![
         collector("config", config, Duration::ZERO),
         collector("nftables", all(|v| v.sight.walls.is_ok()), longest(|v| v.sight.took.nftables)),
         collector(
@@ -69,5 +71,8 @@ fn collectors(views: &[PathView], config: bool) -> [Collector; 6] {
             all(|v| v.sight.device.is_ok()),
             longest(|v| v.sight.took.wireguard),
         ),
-    ]
+    ];
+    // Only where a controller is configured, and has been asked.
+    collectors.extend(exemption.map(|look| collector("ids", look.present.is_some(), look.took)));
+    collectors
 }

@@ -4,6 +4,7 @@
 mod collect;
 mod current;
 mod cycles;
+mod exemption;
 mod page;
 mod scrape;
 mod standby;
@@ -20,6 +21,7 @@ use web::{Gate, LogFlags, Refusal, Site, WebFlags};
 
 use crate::current::Current;
 use crate::cycles::Cycles;
+use crate::exemption::Exemption;
 
 /// Observes the VPN egress paths of this host and publishes Prometheus metrics.
 #[derive(Debug, Parser)]
@@ -74,7 +76,9 @@ fn main() -> ExitCode {
         }
     };
     if flags.once {
-        print!("{}", collect::page(&current, &store, &Cycles::once(&current, &store)));
+        let exemption = Exemption::once(&current);
+        let cycles = Cycles::once(&current, &store);
+        print!("{}", collect::page(&current, &store, &cycles, &exemption));
         return ExitCode::SUCCESS;
     }
     run(&flags, &current, &store)
@@ -108,6 +112,7 @@ async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> ExitCode {
         current: Arc::clone(current),
         store: store.clone(),
         cycles,
+        exemption: Exemption::start(current),
         telemetry_path: flags.web.telemetry_path.clone(),
     });
     let handler = move |request| {

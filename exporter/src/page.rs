@@ -9,10 +9,11 @@ use egress::probe::HandshakeOutcome;
 use web::Exposition;
 
 use crate::collect::{Collector, PathView};
+use crate::exemption::Look;
 
 type Labels<'a> = [(&'a str, &'a str); 2];
 
-pub fn render(views: &[PathView], collectors: &[Collector]) -> String {
+pub fn render(views: &[PathView], exemption: Option<Look>, collectors: &[Collector]) -> String {
     let mut page = Exposition::new();
     page.gauge("vpn_egress_build_info", "Version of the exporter; always 1.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
@@ -22,6 +23,7 @@ pub fn render(views: &[PathView], collectors: &[Collector]) -> String {
     about_cycles(&mut page, views);
     about_uplinks(&mut page, views);
     about_walls(&mut page, views);
+    about_exemption(&mut page, exemption);
     page.render()
 }
 
@@ -308,6 +310,16 @@ fn about_walls(page: &mut Exposition, views: &[PathView]) {
     for view in views {
         let count = f64::from(view.path.workload.walls());
         walls.sample(&[("path", view.path.name.as_str())], count);
+    }
+}
+
+fn about_exemption(page: &mut Exposition, look: Option<Look>) {
+    let mut present = page.gauge(
+        "vpn_egress_ids_exemption_present",
+        "Whether the IDS/IPS controller has this host's exemption from inspection.",
+    );
+    if let Some(there) = look.and_then(|look| look.present) {
+        present.sample(&[], flag(there));
     }
 }
 

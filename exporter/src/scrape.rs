@@ -11,6 +11,7 @@ use web::{Answer, Request, answer};
 use crate::collect;
 use crate::current::Current;
 use crate::cycles::Cycles;
+use crate::exemption::Exemption;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -19,6 +20,7 @@ pub struct Scrapes {
     pub current: Arc<Current>,
     pub store: Store,
     pub cycles: Cycles,
+    pub exemption: Exemption,
     pub telemetry_path: String,
 }
 
@@ -42,9 +44,11 @@ impl Scrapes {
     }
 
     async fn metrics(&self, limit: Duration) -> Answer {
-        let (current, store, cycles) =
-            (Arc::clone(&self.current), self.store.clone(), self.cycles.clone());
-        let page = tokio::task::spawn_blocking(move || collect::page(&current, &store, &cycles));
+        let (current, store) = (Arc::clone(&self.current), self.store.clone());
+        let (cycles, exemption) = (self.cycles.clone(), self.exemption.clone());
+        let page = tokio::task::spawn_blocking(move || {
+            collect::page(&current, &store, &cycles, &exemption)
+        });
         match tokio::time::timeout(limit, page).await {
             Ok(Ok(page)) => answer(StatusCode::OK, METRICS, page),
             _ => {

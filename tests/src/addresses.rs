@@ -57,6 +57,8 @@ pub enum Ns {
     World,
     /// Behind a bridge of the host under test; there once a test has added it.
     Container,
+    /// In the cable between host and router; there once a test has cut it.
+    Wire,
 }
 
 impl Ns {
@@ -71,6 +73,7 @@ impl Ns {
             Self::VpnB => "vpn-b",
             Self::World => "world",
             Self::Container => "container",
+            Self::Wire => "wire",
         }
     }
 }

@@ -43,6 +43,8 @@ enum Command {
     Session(commands::session::Arguments),
     /// Connect a Unix socket to a TCP address.
     Relay(commands::relay::Arguments),
+    /// Send datagrams without end.
+    Load(commands::load::Arguments),
     /// Be a UniFi controller, as far as its IPS setting goes.
     Controller(commands::controller::Arguments),
 }
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Forwarder(arguments) => commands::forwarder::run(&arguments),
         Command::Session(arguments) => commands::session::run(&arguments),
         Command::Relay(arguments) => commands::relay::run(&arguments),
+        Command::Load(arguments) => commands::load::run(&arguments),
         Command::Controller(arguments) => commands::controller::run(&arguments),
     };
     match done {

@@ -170,6 +170,6 @@ fn host(link: &Link) {
     ip_batch(link.host, &commands);
 }
 
-fn mac_text(mac: [u8; 6]) -> String {
+pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }

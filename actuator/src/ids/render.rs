@@ -27,7 +27,8 @@ const SURICATA: &str = "\
 # `rule-files:` in suricata.yaml, then: suricata -T && suricatasc -c reload-rules
 #
 # `pass` is asked before `drop` (Suricata's usual action-order): what it meets is not inspected
-# further. It is two-way (`<>`), because a match in the answers is dropped as well.
+# further. It is two-way (`<>`), because a match in the answers is dropped as well: one direction is
+# enough only once this host has spoken first in a flow that Suricata still remembers.
 #
 # `suppress` in threshold.config is no replacement: it hides the alert, and the drop is still done.
 # Where you do use it, suricata_ips_blocked_packets_total and suricata_detect_alerts_suppressed_total

@@ -7,6 +7,7 @@ pub mod forwarder;
 pub mod frames;
 pub mod http;
 pub mod leak;
+pub mod load;
 mod ordinary;
 pub mod permitted;
 pub mod relay;
