@@ -1,9 +1,12 @@
-//! `validate`: the config, and one classified health check. Changes nothing, needs no daemon.
+//! `validate`: the config, one classified health check, and whether another firewall is in the way.
+//! Changes nothing, needs no daemon.
 
-use egress::config::Config;
+use egress::config::{Config, PathConfig};
+use egress::firewall::Rules;
+use egress::firewall::foreign::{self, Blocked};
 use egress::handshakes::Handshakes;
 use egress::health::Verdict;
-use egress::observe;
+use egress::observe::{self, chain};
 use egress::state::Store;
 
 use crate::control::{Reply, exit};
@@ -15,8 +18,29 @@ pub fn validate(config: &Config, store: &Store) -> Reply {
         let cycle = observe::check(path, store, false, &Handshakes::default());
         lines.push(format!("{}: {}", path.name, cycle.verdict));
         worst = worst.max(code(&cycle.verdict));
+        worst = worst.max(in_the_way(path, &mut lines));
     }
     Reply::new(lines, worst)
+}
+
+/// Rules of other programs that block what the path needs. What only may block changes no exit code.
+fn in_the_way(path: &PathConfig, lines: &mut Vec<String>) -> u8 {
+    let uplinks = observe::uplinks(path, &[]).map(|uplinks| uplinks.in_use).unwrap_or_default();
+    let uplink = match uplinks.as_slice() {
+        [only] => Some(only.name.as_str()),
+        _ => None,
+    };
+    match foreign::blocked(&Rules::of(path), uplink) {
+        Ok(blocked) => {
+            let sure = blocked.iter().any(Blocked::is_sure);
+            lines.extend(blocked.iter().map(|blocked| format!("{}: {blocked}", path.name)));
+            if sure { exit::REFUSED } else { exit::DONE }
+        }
+        Err(error) => {
+            lines.push(format!("{}: other firewalls were not read: {}", path.name, chain(error)));
+            exit::DONE
+        }
+    }
 }
 
 fn code(verdict: &Verdict) -> u8 {

@@ -111,6 +111,8 @@ impl<'world> Host<'world> {
     /// What must work, ending with a failover from `from` to `to`.
     fn assert_works(&mut self, when: &str) {
         self.workload.wait_for_exit(Exit::A, SOON);
+        let said = self.world.actuator(&["validate"]);
+        assert!(said.exit == 0 && !said.out.contains("block"), "{when}: {said:?}");
         let world = WORLD.to_string();
         eventually(SOON, &format!("{when}: the container is let into the tunnel"), || {
             self.world.ping(Ns::Container, &world)
@@ -196,10 +198,17 @@ fn s1_s2_beside_nftables_service() {
         host.assert_tight("loaded before ours");
         host.assert_works("loaded before ours");
         let walls = host.walls();
-        // Its restart flushes every table: the daemon puts ours back.
+        // Its restart flushes every table: the daemon stands guard, and puts ours back. Something
+        // tries to get out all the while.
+        host.world.reset_observer();
+        let lab = World::program("lab").display().to_string();
+        let line = [&lab, "leak", "--kind", "udp4", "--count", "65000"];
+        let mut attempts = host.world.spawn(Ns::Egress, "attempts", &line);
         host.world.nft(Ns::Egress, NFTABLES_SERVICE.rules);
+        assert!(attempts.is_alive(), "it went on beyond the restart");
         eventually(SOON, "the rules are back", || host.world.status()["rules_intact"] == true);
         assert_eq!(host.walls(), walls);
+        assert_eq!(host.world.observed_outside(), 0, "{:?}", host.world.observations());
         host.world.masquerade_container();
         host.assert_tight("loaded after ours");
         host.assert_works("loaded after ours");
@@ -218,5 +227,72 @@ fn s1_a_published_port_answers_management_and_nobody_else() {
         host.world.actuator_ok(&["unlock", "--reason", "a control"]);
         assert!(host.reaches(STRANGER, PUBLISHED));
         assert!(host.reaches(&management, PUBLISHED));
+    });
+}
+
+#[test]
+fn validate_names_the_table_and_chain_that_is_in_the_way() {
+    inside("validate_names_the_table_and_chain_that_is_in_the_way", |world| {
+        world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+        world.add_container();
+        let path_lines = vec![format!("allow_interfaces: [{BRIDGE}]")];
+        world.write_config(&EgressConfig { path_lines, ..EgressConfig::quick() });
+        world.actuator_ok(&["converge"]);
+        let target = WORLD.to_string();
+        let passes = |world: &World, from| world.ping(from, &target);
+        let is_clear = |world: &World| {
+            let said = world.actuator(&["validate"]);
+            if said.exit == 0 && !said.out.contains("block") { Ok(()) } else { Err(said) }
+        };
+        // What it does to packets, and what is said of it.
+        for (hook, policy, rule, from, said) in [
+            (
+                "output",
+                "accept",
+                "ip daddr 198.51.100.0/24 udp dport { 53, 51820 } drop",
+                Ns::Egress,
+                "table inet theirs, chain base blocks handshakes to 198.51.100.10:51820 (rule",
+            ),
+            (
+                "input",
+                "accept",
+                "iifname \"wg*\" reject",
+                Ns::Egress,
+                "table inet theirs, chain base blocks answers out of wg0 (rule",
+            ),
+            (
+                "forward",
+                "drop",
+                "ct state established,related accept",
+                Ns::Container,
+                "chain base blocks what is forwarded from br-lab into wg0 (policy drop)",
+            ),
+        ] {
+            eventually(SOON, "nothing is in the way", || is_clear(world));
+            assert!(passes(world, from), "{hook}");
+            world.nft(
+                Ns::Egress,
+                &format!(
+                    "table inet theirs {{ chain base {{
+                        type filter hook {hook} priority 0; policy {policy}; {rule};
+                    }}
+}}\n"
+                ),
+            );
+            assert!(!passes(world, from), "{hook}: it does block");
+            let validated = world.actuator(&["validate"]);
+            assert_eq!(validated.exit, 3, "{validated:?}");
+            assert!(validated.out.contains(said), "{said}: {validated:?}");
+            world.delete_table("inet", "theirs");
+        }
+        // A rule that cannot be read with certainty may, and changes no exit code.
+        eventually(SOON, "nothing is in the way", || is_clear(world));
+        world.nft(
+            Ns::Egress,
+            "table inet theirs { chain base { type filter hook output priority 0; meta skuid 12345 drop; }\n}\n",
+        );
+        let validated = world.actuator(&["validate"]);
+        assert_eq!(validated.exit, 0, "{validated:?}");
+        assert!(validated.out.contains("chain base may block handshakes"), "{validated:?}");
     });
 }

@@ -4,12 +4,14 @@
 pub mod cgroup;
 mod counter;
 mod dsl;
+pub mod foreign;
 mod guard;
 mod killswitch;
 mod listing;
 mod netlink;
 mod nft;
 mod permits;
+mod reading;
 mod rules;
 mod stop;
 mod table;
