@@ -22,3 +22,6 @@ pub mod probe;
 pub mod process;
 pub mod run;
 pub mod state;
+
+#[cfg(test)]
+mod upgrade_tests;

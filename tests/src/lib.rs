@@ -37,6 +37,7 @@ pub mod flood;
 mod host_faults;
 mod http;
 mod ids;
+pub mod incidents;
 mod keys;
 pub mod kinds;
 mod leaks;

@@ -29,27 +29,34 @@ pub struct Alertmanagers {
 
 impl World {
     pub const PROMETHEUS: &str = "127.0.0.1:9090";
+    pub const SECOND_PROMETHEUS: &str = "127.0.0.1:9091";
 
     /// Starts Prometheus with this config and waits until it is ready. Its data is on the tmpfs.
     #[track_caller]
     pub fn start_prometheus(&self, config: &str) -> Process {
-        let file = self.write_file("prometheus.yml", config, 0o644);
-        let data = self.scratch().join("prometheus");
+        self.start_prometheus_as("prometheus", Self::PROMETHEUS, config)
+    }
+
+    /// The same under a name and an address of its own.
+    #[track_caller]
+    pub fn start_prometheus_as(&self, name: &str, address: &str, config: &str) -> Process {
+        let file = self.write_file(&format!("{name}.yml"), config, 0o644);
+        let data = self.scratch().join(name);
         let mut process = self.spawn(
             Ns::Egress,
-            "prometheus",
+            name,
             &[
                 find(&["prometheus"], "prometheus"),
                 &format!("--config.file={}", file.display()),
                 &format!("--storage.tsdb.path={}", data.display()),
-                &format!("--web.listen-address={}", Self::PROMETHEUS),
+                &format!("--web.listen-address={address}"),
                 "--web.enable-lifecycle",
                 // As `prometheus.yml` tells its users: an alert that fired before Alertmanager was
                 // found is told again at once, not in a minute.
                 "--rules.alert.resend-delay=10s",
             ],
         );
-        self.await_ready(&mut process, Self::PROMETHEUS);
+        self.await_ready(&mut process, address);
         process
     }
 

@@ -67,18 +67,33 @@ impl World {
 
     #[track_caller]
     pub fn start_shipped_prometheus(&self, alertmanagers: &Alertmanagers) -> Process {
+        self.start_prometheus(&Self::shipped_prometheus(alertmanagers))
+    }
+
+    /// Another one that watches the same host, and tells the same Alertmanagers.
+    #[track_caller]
+    pub fn start_second_prometheus(&self, alertmanagers: &Alertmanagers) -> Process {
+        let config = Self::shipped_prometheus(alertmanagers);
+        self.start_prometheus_as("prometheus-2", Self::SECOND_PROMETHEUS, &config)
+    }
+
+    #[track_caller]
+    fn shipped_prometheus(alertmanagers: &Alertmanagers) -> String {
         let (_, config) = shipped("prometheus.yml");
         let (rules, _) = shipped("vpn-egress.rules.yml");
         let config = adapted(&config, "- vpn-egress.rules.yml", &format!("- {}", rules.display()));
         let targets: Vec<String> =
             alertmanagers.addresses.iter().map(|address| format!("\"{address}\"")).collect();
-        let config = adapted(&config, "\"127.0.0.1:9093\"", &targets.join(", "));
-        self.start_prometheus(&config)
+        adapted(&config, "\"127.0.0.1:9093\"", &targets.join(", "))
     }
 
     /// Names of the alerts that fire in Prometheus now.
     pub fn firing_alerts(&self) -> Vec<String> {
-        let url = format!("http://{}/api/v1/alerts", Self::PROMETHEUS);
+        self.firing_alerts_at(Self::PROMETHEUS)
+    }
+
+    fn firing_alerts_at(&self, prometheus: &str) -> Vec<String> {
+        let url = format!("http://{prometheus}/api/v1/alerts");
         let Ok(response) = self.http_get(&url) else {
             return Vec::new();
         };
@@ -88,6 +103,10 @@ impl World {
         firing
             .filter_map(|alert| alert["labels"]["alertname"].as_str().map(str::to_owned))
             .collect()
+    }
+
+    pub(crate) fn fires_at(&self, prometheus: &str, alert: &str) -> bool {
+        self.firing_alerts_at(prometheus).iter().any(|name| name == alert)
     }
 
     pub fn fires(&self, alert: &str) -> bool {

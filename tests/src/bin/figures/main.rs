@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use lab::incidents::Backup;
 use lab::programs::{ACTUATOR, tunnel_down};
 use lab::{
     Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Leak, Ns, World, eventually,
@@ -43,6 +44,7 @@ enum Part {
     Failover,
     Replace,
     Tamper,
+    Incidents,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,10 +62,11 @@ fn main() {
             Part::Failover => failovers(arguments.rounds),
             Part::Replace => replacements(arguments.rounds * 100),
             Part::Tamper => tamper::tamperings(arguments.rounds.max(10)),
+            Part::Incidents => incidents(arguments.rounds),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
-    for part in [Part::Switch, Part::Failover, Part::Replace, Part::Tamper] {
+    for part in [Part::Switch, Part::Failover, Part::Incidents, Part::Replace, Part::Tamper] {
         if chosen(part) {
             print!("{}", in_a_world(part, arguments.rounds, 0));
         }
@@ -217,6 +220,24 @@ fn replacements(rounds: u32) {
         world.converge_other_endpoints(round + 1);
     });
     println!("rules replaced under load:         {replaced}");
+}
+
+/// Switches per incident with two Prometheis and two Alertmanagers in a cluster.
+fn incidents(rounds: u32) {
+    let mut world = locked(&EgressConfig::quick());
+    let _doubled = world.start_doubled_loop();
+    let workload = world.start_workload();
+    let (mut switches, mut deliveries) = (Summary::new("times"), Summary::new("times"));
+    for round in 0..rounds {
+        // In every second one the alert is told many times, by everybody, before there is a way out.
+        let backup = if round % 2 == 0 { Backup::Alive } else { Backup::DeadAtFirst };
+        let incident = world.incident(&workload, backup);
+        switches.add(incident.switches);
+        deliveries.add(incident.deliveries);
+    }
+    println!("switches per incident:             {switches}");
+    println!("failover alerts per incident:      {deliveries}");
+    say_outside(&world);
 }
 
 trait Figures {
