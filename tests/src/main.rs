@@ -33,6 +33,8 @@ enum Command {
     Sink(commands::sink::Arguments),
     /// Send what must pass, until standard input ends, and say what became of it.
     Permitted(commands::permitted::Arguments),
+    /// Send one packet, exactly as asked for.
+    Shot(commands::shot::Arguments),
     /// HTTP GET: the status on the first line, the body after it.
     Get(commands::http::GetArguments),
     /// HTTP POST of what is on standard input, as JSON.
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Flood(arguments) => commands::flood::run(&arguments),
         Command::Sink(arguments) => commands::sink::run(&arguments),
         Command::Permitted(arguments) => commands::permitted::run(&arguments),
+        Command::Shot(arguments) => commands::shot::run(&arguments),
         Command::Get(arguments) => commands::http::get(&arguments),
         Command::Post(arguments) => commands::http::post(&arguments),
         Command::Forwarder(arguments) => commands::forwarder::run(&arguments),

@@ -98,7 +98,7 @@ pub fn echo_request(kind: u8, id: u16, sequence: u16) -> Vec<u8> {
     message
 }
 
-fn framed(source: [u8; 6], tags: &[u16], ethertype: u16, body: &[u8]) -> Vec<u8> {
+pub fn framed(source: [u8; 6], tags: &[u16], ethertype: u16, body: &[u8]) -> Vec<u8> {
     let mut frame = Vec::from(ROUTER_MAC);
     frame.extend(source);
     for tag in tags {

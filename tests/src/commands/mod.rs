@@ -12,6 +12,7 @@ mod ordinary;
 pub mod permitted;
 pub mod relay;
 pub mod session;
+pub mod shot;
 pub mod sink;
 pub mod traffic;
 pub mod up;
