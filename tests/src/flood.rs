@@ -5,6 +5,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use clap::ValueEnum as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::{Ns, WORLD, WORLD_HOLE};
@@ -37,6 +39,13 @@ impl Flood {
     pub fn tried(&mut self) -> BTreeMap<Kind, Tried> {
         self.input.write_all(b"\n").unwrap_or_else(|error| panic!("asking the sender: {error}"));
         self.read()
+    }
+
+    /// Holds it where it is, or lets it go on.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).unwrap_or_else(|error| panic!("its id: {error}"));
+        kill(Pid::from_raw(id), signal).unwrap_or_else(|error| panic!("{signal}: {error}"));
     }
 
     #[track_caller]

@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,7 +26,9 @@ const TRANSFER: u16 = 7122;
 /// Datagrams per second of each of the two.
 const RATE: u32 = 1000;
 /// What is under way when the senders end has arrived by then, or is lost.
-const ARRIVAL: Duration = Duration::from_secs(2);
+const ARRIVAL: Duration = Duration::from_secs(20);
+/// Far longer than a packet takes.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// What a sender says at its end.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -156,7 +159,7 @@ impl World {
         mut replace: impl FnMut(&Self, u32),
     ) -> Replaced {
         self.reset_observer();
-        let before = self.ways();
+        let before = self.quiet_ways(load);
         let tried_before = tried(&mut load.floods);
         let transfer = format!("--tcp={WORLD}:{TRANSFER}");
         let host = Permitted::start(Ns::Egress, HOST, &[&transfer]);
@@ -175,13 +178,7 @@ impl World {
         replaced.tried = tried(&mut load.floods) - tried_before;
         replaced.outside = self.observed_outside();
 
-        // The last ones are still under way: wait for them, but not for those that are lost.
-        let mut ways = self.ways();
-        eventually(2 * ARRIVAL, "nothing is under way any more", || {
-            let then = std::mem::replace(&mut ways, self.ways());
-            std::thread::sleep(ARRIVAL / 10);
-            if then == ways { Ok(()) } else { Err(then) }
-        });
+        let ways = self.quiet_ways(load);
         let passed = |name: &str| ways[name] - before[name];
         let (host_out, container_out) = (passed("host_out"), passed("container_out"));
         let (answers, home) = (passed("answers_in"), passed("answers_home"));
@@ -199,6 +196,19 @@ impl World {
         replaced.transferred = host.bytes;
         replaced.broken = host.broken;
         replaced
+    }
+
+    /// The counters while nothing is under way: none is ahead of the next.
+    fn quiet_ways(&self, load: &Load) -> BTreeMap<String, u64> {
+        load.floods.iter().for_each(|flood| flood.signal(Signal::SIGSTOP));
+        let mut ways = self.ways();
+        eventually(ARRIVAL, "nothing is under way any more", || {
+            let then = std::mem::replace(&mut ways, self.ways());
+            std::thread::sleep(QUIET);
+            if then == ways { Ok(()) } else { Err(then) }
+        });
+        load.floods.iter().for_each(|flood| flood.signal(Signal::SIGCONT));
+        ways
     }
 
     fn ways(&self) -> BTreeMap<String, u64> {

@@ -501,7 +501,7 @@ fn s1_flows_from_before_the_lock_die_with_it() {
         world.actuator_ok(&["converge"]);
         world.reset_observer();
         let locked = Instant::now();
-        session.ends();
+        assert!(!session.goes_on(), "the connection is reset");
         world.exec_ok(Ns::Egress, &["sleep", "1"]);
         assert_eq!(datagrams.answers_since(locked).len(), 0);
         assert_eq!(world.observed_outside(), 0, "{:?}", world.observations());

@@ -8,13 +8,14 @@ use lab::addresses::Endpoint;
 use lab::programs::{kill, leak, tunnel_down};
 use lab::{Direction, Keepalive, Kind, Leak, World, eventually};
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use crate::cell::Stage;
 use crate::lock::{Lock, config};
 
 const SOON: Duration = Duration::from_secs(30);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 pub enum Fault {
     Nothing,
     TunnelDeleted,
@@ -84,11 +85,6 @@ impl Fault {
     /// 13 of `DESIGN.md`. Nothing else is excused.
     pub fn is_known_gap(self, kind: Kind) -> bool {
         match self {
-            Self::FlushRuleset
-            | Self::FlushAndTunnelDeleted
-            | Self::RestartNftables
-            | Self::TablesDeleted
-            | Self::AcceptInserted => true,
             // The killswitch holds; the watch is not attached to the device yet.
             Self::SecondUplink | Self::UplinkRenamed => kind.is_raw(),
             _ => false,

@@ -5,11 +5,12 @@ use std::time::Duration;
 use clap::ValueEnum;
 use lab::addresses::{Endpoint, FWMARK, Ns, TUNNEL, UPLINK};
 use lab::{EgressConfig, Process, World, eventually};
+use serde::{Deserialize, Serialize};
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// A table of the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 pub enum Lock {
     /// Both walls, `actuator serve` and `exporter`.
     Ours,

@@ -9,7 +9,7 @@ mod lock;
 mod page;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -38,6 +38,9 @@ struct Arguments {
     /// Where to write the page.
     #[arg(long)]
     page: Option<PathBuf>,
+    /// Results of an earlier part of the same measurement: taken in, and written back with these.
+    #[arg(long)]
+    results: Option<PathBuf>,
     /// Inside a world of its own: measure one row with these kinds.
     #[arg(long, hide = true)]
     inside: Option<Kinds>,
@@ -67,7 +70,7 @@ fn main() -> ExitCode {
         std::process::exit(0);
     }
     let started = Instant::now();
-    let matrix = match measure(&jobs(&faults, &arguments.locks), &arguments) {
+    let mut matrix = match measure(&jobs(&faults, &arguments.locks), &arguments) {
         Ok(matrix) => matrix,
         Err(failed) => {
             eprintln!("{failed}");
@@ -75,8 +78,14 @@ fn main() -> ExitCode {
         }
     };
     let elapsed = started.elapsed();
+    if let Some(file) = &arguments.results {
+        matrix.extend(earlier(file));
+        let all: Vec<_> = matrix.iter().collect();
+        let text = serde_json::to_string(&all).expect("rows are JSON");
+        std::fs::write(file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
     if let Some(file) = &arguments.page {
-        let text = page::page(&matrix, &arguments.amount, elapsed);
+        let text = page::page(&matrix);
         std::fs::write(file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
     for line in page::totals(&matrix) {
@@ -88,6 +97,14 @@ fn main() -> ExitCode {
         eprintln!("{line}");
     }
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// None, where there is no such file yet.
+fn earlier(file: &Path) -> Matrix {
+    let Ok(text) = std::fs::read_to_string(file) else { return Matrix::new() };
+    let rows: Vec<((Lock, Fault), Row)> =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    rows.into_iter().collect()
 }
 
 fn jobs(faults: &[Fault], locks: &[Lock]) -> Vec<Job> {
