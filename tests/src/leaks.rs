@@ -27,6 +27,8 @@ pub enum Leak {
     Vlan,
     /// The same in two tags, of which the router takes off one.
     Qinq,
+    /// The same in a `PPPoE` session.
+    Pppoe,
     /// UDP to a permitted endpoint's address and port, but not of the tunnel: no mark.
     Endpoint,
     /// An ARP request: ordinary, allowed; what the observer's fence is made of.
@@ -80,7 +82,7 @@ impl Leak {
             Self::Tcp6 => Class::Tcp6,
             Self::Icmp4 => Class::Icmp4,
             Self::Icmp6 => Class::Icmp6,
-            Self::Qinq => Class::Encapsulated,
+            Self::Qinq | Self::Pppoe => Class::Encapsulated,
             Self::Endpoint => Class::EndpointBound,
             Self::Arp => Class::Arp,
             Self::Lldp | Self::Eapol => Class::OtherFrames,

@@ -8,6 +8,8 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+const ETHERTYPE_PPPOE: u16 = 0x8864;
+const PPP_IPV4: u16 = 0x0021;
 /// Any will do: nobody listens on it.
 const VLAN_ID: u16 = 7;
 
@@ -24,6 +26,15 @@ pub fn vlan(source: [u8; 6], packet: &[u8]) -> Vec<u8> {
 /// The same in a service tag and a customer tag.
 pub fn qinq(source: [u8; 6], packet: &[u8]) -> Vec<u8> {
     framed(source, &[ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN], ETHERTYPE_IPV4, packet)
+}
+
+/// The same in a `PPPoE` session (RFC 2516): version and type, code, session, length, PPP's protocol.
+pub fn pppoe(source: [u8; 6], packet: &[u8]) -> Vec<u8> {
+    let mut body = vec![0x11, 0, 0, 1];
+    body.extend(length(packet.len() + 2).to_be_bytes());
+    body.extend(PPP_IPV4.to_be_bytes());
+    body.extend(packet);
+    framed(source, &[], ETHERTYPE_PPPOE, &body)
 }
 
 /// Who has the router's address?

@@ -28,7 +28,7 @@ pub struct Arguments {
     count: u16,
     #[arg(long, default_value = "eth0")]
     device: String,
-    /// Where to, instead of `world` (UDP and TCP only).
+    /// Where to, instead of `world`.
     #[arg(long)]
     target: Option<SocketAddr>,
     /// A mark to put on the packets (needs `CAP_NET_ADMIN` or `CAP_NET_RAW`).
@@ -64,7 +64,8 @@ fn attempt(arguments: &Arguments, sequence: u16) -> io::Result<()> {
         Leak::Tcp6 => tcp(arguments, target(ECHO_V6)),
         Leak::Icmp4 => {
             let message = frames::echo_request(ICMP_ECHO_REQUEST, ECHO_ID_HOST, sequence);
-            icmp(arguments, Protocol::ICMPV4, WORLD.into(), &message)
+            let to = arguments.target.map_or(WORLD.into(), |target| target.ip());
+            icmp(arguments, Protocol::ICMPV4, to, &message)
         }
         Leak::Icmp6 => {
             let message = frames::echo_request(ICMPV6_ECHO_REQUEST, ECHO_ID_HOST, sequence);
@@ -73,6 +74,7 @@ fn attempt(arguments: &Arguments, sequence: u16) -> io::Result<()> {
         Leak::Packet
         | Leak::Vlan
         | Leak::Qinq
+        | Leak::Pppoe
         | Leak::Arp
         | Leak::Lldp
         | Leak::Eapol
@@ -111,11 +113,16 @@ fn icmp(
 fn frame(arguments: &Arguments) -> io::Result<()> {
     let device = link_address(&arguments.device)?;
     let source = device.addr().unwrap_or_default();
-    let packet = || frames::udp4(EGRESS, WORLD, ECHO.port(), b"leak");
+    let (to, port) = match arguments.target {
+        Some(SocketAddr::V4(target)) => (*target.ip(), target.port()),
+        _ => (WORLD, ECHO.port()),
+    };
+    let packet = || frames::udp4(EGRESS, to, port, b"leak");
     let frame = match arguments.kind {
         Leak::Arp => frames::arp_request(source),
         Leak::Vlan => frames::vlan(source, &packet()),
         Leak::Qinq => frames::qinq(source, &packet()),
+        Leak::Pppoe => frames::pppoe(source, &packet()),
         Leak::Lldp => ordinary::lldp(source),
         Leak::Eapol => ordinary::eapol(source),
         Leak::Igmp => ordinary::igmp(source),
