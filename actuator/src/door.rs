@@ -31,9 +31,13 @@ pub fn gate(
     Gate::new(live, token.map(|secret| Token { route: ROUTE, secret }))
 }
 
+/// Of a token's file, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
 fn read_token(file: &Path) -> Result<Vec<u8>, String> {
-    let text = fs::read_to_string(file)
-        .map_err(|error| format!("token file {} cannot be read: {error}", file.display()))?;
+    let unreadable = |why: String| format!("token file {} cannot be read: {why}", file.display());
+    let text = egress::file::read(file, LONGEST).map_err(|error| unreadable(error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|_| unreadable("it is no text".to_owned()))?;
     let mode = fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o007 != 0 {
         return Err(format!("token file {} can be read by others: chmod o-rwx", file.display()));

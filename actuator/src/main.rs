@@ -12,6 +12,7 @@ mod metrics;
 mod notification;
 mod serve;
 mod validate;
+mod vital;
 mod webhook;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -125,6 +126,10 @@ enum Act {
     /// Show the rules that the config asks for.
     #[command(subcommand)]
     Killswitch(Rules),
+    /// The points at which a test may end this program.
+    #[cfg(debug_assertions)]
+    #[command(hide = true)]
+    FaultPoints,
     /// Exempt this host from an IDS/IPS that would match its ciphertext by chance.
     #[command(subcommand)]
     Ids(ids::Ids),
@@ -144,8 +149,13 @@ fn reason(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("say why, it is kept".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// Longer is a slip of the unit, or meant for `unlock`.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
+
 fn duration(text: &str) -> Result<Duration, String> {
-    let wanted = || "want a number and s, m or h, for example 30m".to_owned();
+    let wanted = || {
+        "want a number and s, m or h, not zero and not more than 720h, for example 30m".to_owned()
+    };
     let unit = text.chars().last().ok_or_else(wanted)?;
     let factor = match unit {
         's' => 1,
@@ -154,10 +164,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(wanted()),
     };
     let number: u32 = text[..text.len() - 1].parse().map_err(|_| wanted())?;
-    if number == 0 {
-        return Err(wanted());
-    }
-    Ok(Duration::from_secs(u64::from(number) * factor))
+    let time = Duration::from_secs(u64::from(number) * factor);
+    if time.is_zero() || time > LONGEST_PAUSE { Err(wanted()) } else { Ok(time) }
 }
 
 impl Flags {
@@ -198,6 +206,10 @@ fn main() -> ExitCode {
             control::report(ids::converge(reply, *check, &flags.config_file()), form(*json))
         }
         Act::Ids(command) => ids::run(command, &flags.config_file()),
+        #[cfg(debug_assertions)]
+        Act::FaultPoints => Reply::done(
+            egress::fault::Point::ALL.iter().map(|point| point.name().to_owned()).collect(),
+        ),
         Act::Status { json, probe } => {
             let standbys = if *probe { Standbys::Ask } else { Standbys::AsKnown };
             request(&flags, Command::Status { form: form(*json), standbys })

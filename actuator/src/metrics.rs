@@ -3,7 +3,7 @@
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 use web::{Exposition, Refusal};
 
-use crate::engine::{PathStatus, Word};
+use crate::engine::{PathStatus, Silence, Word};
 
 pub struct Metrics {
     registry: Registry,
@@ -135,12 +135,19 @@ impl Metrics {
         self.failover_duration.with_label_values(&[path]);
     }
 
-    pub fn page(&self, status: &[PathStatus]) -> String {
+    pub fn page(&self, status: &[PathStatus], silence: Option<&Silence>) -> String {
         let mut page = Exposition::new();
         page.gauge("vpn_egress_actuator_build_info", "Version of the actuator; always 1.")
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         page.extend(self.registry.gather());
         standing(&mut page, status);
+        if let Some(silence) = silence {
+            page.gauge(
+                "vpn_egress_actuator_heartbeat_silent",
+                "Whether the watchdog has stayed away for longer than `watchdog.silent_after`.",
+            )
+            .sample(&[], f64::from(u8::from(silence.silent)));
+        }
         page.render()
     }
 }
@@ -185,6 +192,11 @@ fn standing(page: &mut Exposition, status: &[PathStatus]) {
         "vpn_egress_actuator_paused",
         "Whether automatic failover is paused by a person.",
         |one| Some(f64::from(u8::from(one.paused_until.is_some()))),
+    );
+    gauge(
+        "vpn_egress_actuator_unlocked",
+        "Whether a person took the lock off; converge puts it on again.",
+        |one| Some(f64::from(u8::from(one.unlocked.is_some()))),
     );
     gauge(
         "vpn_egress_actuator_last_converge_timestamp_seconds",

@@ -67,6 +67,7 @@ impl Notification {
             Subject::Heartbeat => {
                 let now = i64::try_from(Timestamp::now().0).unwrap_or(i64::MAX);
                 engine.metrics().heartbeat.set(now);
+                engine.heartbeat();
                 Outcome::Heartbeat
             }
             Subject::Known(outcome) => outcome.clone(),

@@ -15,6 +15,7 @@ use web::{Gate, Site, server};
 
 use crate::control;
 use crate::engine::{Engine, Order, Shared};
+use crate::vital;
 use crate::webhook::{self, Webhook};
 
 /// How long rules that were removed may stay removed, and a new uplink uncovered, where the event of
@@ -63,40 +64,36 @@ fn start_care(shared: &Shared) {
     if let Err(error) = &events {
         tracing::error!(%error, "events cannot be heard: looking every second only");
     }
-    thread::spawn(move || {
-        let mut pause = REST;
-        loop {
-            let heard = match events.as_ref().map(|events| events.recv_timeout(CARE)) {
-                Ok(Ok(()) | Err(RecvTimeoutError::Timeout)) => true,
-                Ok(Err(RecvTimeoutError::Disconnected)) | Err(_) => false,
-            };
-            pause = match shared.lock().keep() {
-                Order::Found if heard => REST,
-                // Nothing wakes us: the pause is the beat.
-                Order::Found => CARE,
-                // Our own repair is an event too; and who undoes it each time is not raced.
-                Order::Disturbed => (pause * 2).min(CARE),
-            };
-            thread::sleep(pause);
-        }
+    let mut pause = REST;
+    vital::rounds("care", move || {
+        let heard = match events.as_ref().map(|events| events.recv_timeout(CARE)) {
+            Ok(Ok(()) | Err(RecvTimeoutError::Timeout)) => true,
+            Ok(Err(RecvTimeoutError::Disconnected)) | Err(_) => false,
+        };
+        pause = match shared.lock().keep() {
+            Order::Found if heard => REST,
+            // Nothing wakes us: the pause is the beat.
+            Order::Found => CARE,
+            // Our own repair is an event too; and who undoes it each time is not raced.
+            Order::Disturbed => (pause * 2).min(CARE),
+        };
+        thread::sleep(pause);
     });
 }
 
 /// A cycle holds no lock: an alert must not wait for a probe's timeout.
 fn start_cycles(shared: &Shared) {
     let shared = shared.clone();
-    thread::spawn(move || {
-        loop {
-            let started = Instant::now();
-            let (paths, store, latest) = shared.lock().what_to_look_at();
-            let interval = paths.iter().map(|path| path.health.interval).min();
-            thread::scope(|scope| {
-                for path in &paths {
-                    scope.spawn(|| latest.cycle(path, &store));
-                }
-            });
-            thread::sleep(interval.unwrap_or(CARE).saturating_sub(started.elapsed()));
-        }
+    vital::rounds("cycle", move || {
+        let started = Instant::now();
+        let (paths, store, latest) = shared.lock().what_to_look_at();
+        let interval = paths.iter().map(|path| path.health.interval).min();
+        thread::scope(|scope| {
+            for path in &paths {
+                scope.spawn(|| latest.cycle(path, &store));
+            }
+        });
+        thread::sleep(interval.unwrap_or(CARE).saturating_sub(started.elapsed()));
     });
 }
 

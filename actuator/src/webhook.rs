@@ -87,7 +87,7 @@ impl Webhook {
         let engine = self.engine.clone();
         let page = tokio::task::spawn_blocking(move || {
             let engine = engine.lock();
-            engine.metrics().page(&engine.standings())
+            engine.metrics().page(&engine.standings(), engine.silence().as_ref())
         });
         match tokio::time::timeout(limit, page).await {
             Ok(Ok(page)) => answer(StatusCode::OK, METRICS, page),

@@ -9,6 +9,7 @@ pub mod config;
 pub mod connections;
 pub mod device;
 pub mod events;
+pub mod fault;
 pub mod file;
 pub mod firewall;
 pub mod handshakes;

@@ -4,13 +4,16 @@
 //! Holds no secret. Missing, torn, newer or foreign is never read as healthy (S7).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{self, Point};
+use crate::file;
 use crate::firewall::Rules;
 use crate::names::{EndpointName, PathName};
 use crate::pause::PauseClock;
@@ -21,11 +24,16 @@ pub const DEFAULT_DIRECTORY: &str = "/var/lib/vpn-egress";
 /// Of the file's format. A newer one is refused: it may say "stopped" in a way we do not know.
 const VERSION: u32 = 1;
 
+/// Of a state file; with two hundred endpoints it is 20 kB.
+const MOST: u64 = 1024 * 1024;
+
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error("path {path} has no state at {file}: run `actuator converge` once")]
     Missing { path: PathName, file: PathBuf },
-    #[error("state {file} cannot be read")]
+    #[error(
+        "state {file} cannot be read: mend that, or `actuator release --reason TEXT` sets it aside and begins anew"
+    )]
     Unreadable {
         file: PathBuf,
         #[source]
@@ -190,7 +198,7 @@ impl Store {
             version: u32,
         }
         let file = self.file(path);
-        let text = match fs::read(&file) {
+        let text = match own(&file).and_then(|()| file::read(&file, MOST)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StateError::Missing { path: path.clone(), file });
@@ -219,10 +227,18 @@ impl Store {
         let temporary = file.with_extension("json.new");
         let mut text = serde_json::to_vec_pretty(state)?;
         text.push(b'\n');
-        let mut new = File::create(&temporary)?;
+        // What others may have put there is not followed, nor waited for.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut new =
+            OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
         new.write_all(&text)?;
         new.sync_all()?;
+        fault::point(Point::StateWritten);
         fs::rename(&temporary, file)?;
+        fault::point(Point::StateRenamed);
         // The rename itself must survive a power cut too.
         File::open(&self.directory)?.sync_all()
     }
@@ -232,7 +248,37 @@ impl Store {
         let file = self.file(path);
         let aside = file.with_extension(format!("json.aside-{}", Timestamp::now().0));
         fs::rename(&file, &aside).map_err(|source| StateError::Unwritable { file, source })?;
+        fault::point(Point::StateAside);
         Ok(aside)
+    }
+}
+
+/// What somebody else can write says nothing: it may have said "stopped" before.
+fn own(file: &Path) -> io::Result<()> {
+    let found = fs::metadata(file)?;
+    let refused = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    match whose(found.uid(), nix::unistd::geteuid().as_raw(), found.mode()) {
+        Whose::Ours => Ok(()),
+        Whose::Foreign => refused("it belongs to somebody else: chown it to root"),
+        Whose::Anybodys => refused("everybody may write it: chmod o-w"),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Foreign,
+    Anybodys,
+}
+
+/// The exporter reads what root has written.
+fn whose(owner: u32, reader: u32, mode: u32) -> Whose {
+    if owner != 0 && owner != reader {
+        Whose::Foreign
+    } else if mode & 0o002 != 0 {
+        Whose::Anybodys
+    } else {
+        Whose::Ours
     }
 }
 
@@ -258,6 +304,15 @@ mod tests {
     }
 
     #[test]
+    fn s7_what_others_can_write_is_not_believed() {
+        assert_eq!(whose(0, 0, 0o100_644), Whose::Ours);
+        assert_eq!(whose(0, 107, 0o100_644), Whose::Ours, "the exporter's own user reads root's");
+        assert_eq!(whose(1000, 1000, 0o100_600), Whose::Ours);
+        assert_eq!(whose(1000, 0, 0o100_644), Whose::Foreign);
+        assert_eq!(whose(0, 0, 0o100_646), Whose::Anybodys);
+    }
+
+    #[test]
     fn s7_what_cannot_be_read_is_an_error_with_a_mend() {
         let (_directory, store, path) = store();
         assert!(matches!(store.read(&path), Err(StateError::Missing { .. })));
@@ -270,6 +325,17 @@ mod tests {
             assert!(matches!(error, StateError::Damaged { .. }), "{error}");
             assert!(error.to_string().contains("actuator release"), "{error}");
         }
+        fs::write(store.file(&path), &whole).expect("written");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o646);
+        fs::set_permissions(store.file(&path), open).expect("opened");
+        let error = store.read(&path).expect_err("anybody's");
+        assert!(matches!(error, StateError::Unreadable { .. }), "{error}");
+        fs::remove_file(store.file(&path)).expect("removed");
+        let pipe = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+        nix::unistd::mkfifo(&store.file(&path), pipe).expect("a pipe");
+        let error = store.read(&path).expect_err("a pipe, and no wait for a writer");
+        assert!(error.to_string().contains("actuator release"), "{error}");
+        fs::remove_file(store.file(&path)).expect("removed");
         fs::write(store.file(&path), b"{\"version\":2,\"latch\":\"new\"}").expect("written");
         assert!(matches!(store.read(&path), Err(StateError::Newer { found: 2, .. })));
         let aside = store.set_aside(&path).expect("set aside");

@@ -294,6 +294,15 @@ fn about_walls(page: &mut Exposition, views: &[PathView]) {
     for view in views.iter().filter(|view| view.sight.walls.is_ok()) {
         guarded.sample(&[("path", view.path.name.as_str())], flag(view.sight.guarded()));
     }
+    let mut unlocked = page.gauge(
+        "vpn_egress_unlocked",
+        "Whether a person took the lock off, by the state on record.",
+    );
+    for view in views {
+        if let Ok(state) = &view.sight.state {
+            unlocked.sample(&[("path", view.path.name.as_str())], flag(state.unlocked.is_some()));
+        }
+    }
     let mut drift = page.gauge(
         "vpn_egress_config_drift",
         "Whether the config on disk asks for other rules than the last load; mend: actuator converge.",

@@ -44,6 +44,8 @@ impl World {
         let file = |name: &str| scratch.join(name).display().to_string();
         let mut line = self.before_programs.clone();
         line.extend([
+            "env".to_owned(),
+            format!("VPN_EGRESS_FAULTS={}", file("fault")),
             World::program(program).display().to_string(),
             format!("--config.file={}", file("egress.yml")),
             format!("--state.directory={}", file("state")),
@@ -51,6 +53,11 @@ impl World {
         if program == "actuator" {
             line.push(format!("--control.socket={}", file("actuator.sock")));
         }
+        // What the test gives itself is not given twice.
+        let name = |word: &str| word.split_once('=').map(|(name, _)| name.to_owned());
+        line.retain(|word| {
+            name(word).is_none_or(|own| !more.iter().any(|it| name(it) == Some(own.clone())))
+        });
         line.extend(more.iter().map(|&word| word.to_owned()));
         line
     }
@@ -64,6 +71,18 @@ impl World {
         let line = self.program_line("actuator", arguments);
         let line: Vec<&str> = line.iter().map(String::as_str).collect();
         self.run_within(Ns::Egress, &line, "", Duration::from_secs(60)).into()
+    }
+
+    /// What it says to a terminal, with these variables in its environment.
+    #[track_caller]
+    pub fn terminal(&self, arguments: &[&str], env: &[(&str, &str)]) -> String {
+        let line = self.program_line("actuator", arguments).join(" ");
+        let set = env.iter().map(|(name, value)| format!("{name}={value}"));
+        let mut argv = vec!["env".to_owned()];
+        argv.extend(set);
+        argv.extend(["script", "-qec", &line, "/dev/null"].map(str::to_owned));
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        String::from_utf8_lossy(&self.run(Ns::Egress, &argv).stdout).into_owned()
     }
 
     /// The same, where it must succeed; its standard output.

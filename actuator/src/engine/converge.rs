@@ -6,6 +6,7 @@
 use egress::config::{Config, PathConfig};
 use egress::connections::Connection;
 use egress::device;
+use egress::fault::{self, Point};
 use egress::firewall::{Rules, StopKind};
 use egress::observe::{self, Sight, chain};
 use egress::state::{Act, PathState, StateError, Timestamp};
@@ -67,6 +68,11 @@ impl Engine {
 
     fn converge_paths(&mut self, wish: &Wish, before: &Config) -> Reply {
         let mut told = Told::default();
+        if before.watchdog != self.config.watchdog {
+            let verb = if wish.check { "would change" } else { "changed" };
+            told.lines.push(format!("{verb}: `watchdog` is read again"));
+            told.changed = true;
+        }
         for path in self.paths() {
             let known = before.path(path.name.as_str());
             let outcome = self.converge_path(&path, wish, known, &mut told);
@@ -101,6 +107,9 @@ impl Engine {
         if let Some(refusal) = cut_off.as_ref().and_then(CutOff::refusal).filter(|_| !wish.force) {
             return Err(EngineError::Refused(refusal));
         }
+        if !wish.check {
+            fault::point(Point::ConvergeDue);
+        }
         let verb = if wish.check { "would change" } else { "changed" };
         for &step in &steps {
             let what = self.describe(step, path, &state);
@@ -119,10 +128,12 @@ impl Engine {
             told.lines.push(format!("{}: nothing to change, endpoint {}", path.name, state.active));
         }
         if !wish.check {
+            fault::point(Point::ConvergeDone);
             let now = Timestamp::now();
             state.chosen.get_or_insert_with(|| Act { reason: "converge".to_owned(), at: now });
             state.last_converge = Some(now);
             self.store.write(&path.name, &state)?;
+            fault::point(Point::ConvergeRecorded);
             self.exhausted.insert(path.name.to_string(), false);
             tracing::info!(path = %path.name, ?steps, "converged");
         }
@@ -172,7 +183,11 @@ impl Engine {
                 state.unlocked = None;
                 self.load(path, Rules::of(path), state)
             }
-            Step::LiftStop => Ok(self.lift_in_kernel(path)?),
+            Step::LiftStop => {
+                self.lift_in_kernel(path)?;
+                fault::point(Point::ConvergeLifted);
+                Ok(())
+            }
             Step::FailBack => {
                 std::thread::sleep(super::evidence::AFTER_PROBE);
                 self.switch(path, state, primary, "converge: failback")

@@ -27,6 +27,7 @@ pub enum Order {
 impl Engine {
     /// Whether all was in order.
     pub fn keep(&mut self) -> Order {
+        self.mind_the_heartbeat();
         let orders = self.paths().iter().map(|path| self.keep_path(path)).collect::<Vec<_>>();
         if orders.contains(&Order::Disturbed) { Order::Disturbed } else { Order::Found }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use egress::config::PathConfig;
+use egress::fault::{self, Point};
 use egress::firewall::{self, Count, Rules, StopKind, Walls, cgroup};
 use egress::neighbours;
 use egress::observe::{self, chain};
@@ -26,6 +27,7 @@ impl Engine {
         rules: Rules,
         state: &mut PathState,
     ) -> Result<(), EngineError> {
+        fault::point(Point::LoadDue);
         let mut loaded = vec![Loaded { path, rules, state: Some(state.clone()), before: None }];
         loaded.extend(self.others_loaded(path)?);
         // The same rules whichever path they are loaded for.
@@ -43,14 +45,17 @@ impl Engine {
                 return Err(error);
             }
         };
+        fault::point(Point::LoadKillswitch);
         for one in &mut loaded {
             one.before = firewall::leaked(&one.path.name)?.watch;
         }
         let (watch, uplinks) = firewall::load_watch(&all, &Vec::from_iter(names))?;
+        fault::point(Point::LoadWatch);
         for device in &uplinks {
             neighbours::drain(&device.name);
         }
         self.guard(&all, &uplinks);
+        fault::point(Point::LoadDrained);
         for one in loaded {
             let mine = one.path.name == path.name;
             let after = firewall::leaked(&one.path.name)?.watch;
@@ -77,6 +82,7 @@ impl Engine {
                 *state = new;
             }
         }
+        fault::point(Point::LoadRecorded);
         Ok(())
     }
 
@@ -146,6 +152,7 @@ impl Engine {
 
     /// Puts back what is missing; where that fails, the path is cut.
     pub(super) fn repair_or_stop(&self, path: &PathConfig, state: &mut PathState) -> Outcome {
+        fault::point(Point::RepairDue);
         let broken = self.broken_tables(path);
         // As converged, whatever the file on disk says by now.
         let rules = self.rules(path);
@@ -156,6 +163,7 @@ impl Engine {
         }
         match outcome {
             Ok(()) => {
+                fault::point(Point::RepairDone);
                 for table in broken.into_iter().filter(|_| self.begun) {
                     let name = path.name.as_str();
                     tracing::warn!(path = name, table, "rules were changed by others: repaired");

@@ -6,6 +6,7 @@
 mod alert;
 mod converge;
 mod evidence;
+mod heartbeat;
 #[cfg(test)]
 mod histories;
 mod keep;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egress::config::{Config, ConfigError, Endpoint, PathConfig};
 use egress::device::{self, DeviceError};
+use egress::fault::{self, Point};
 use egress::firewall::{Guard, NftError, Rules, StopKind, Walls, set_stop};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{chain, shake_hands};
@@ -32,6 +34,7 @@ use egress::state::{Act, Latch, PathState, StateError, Store, Timestamp};
 pub use alert::{Outcome, Verdicts};
 pub use converge::Wish;
 pub use evidence::Latest;
+pub use heartbeat::Silence;
 pub use keep::Order;
 pub use screen::Ink;
 pub use status::{PathStatus, Word};
@@ -70,6 +73,7 @@ pub struct Engine {
     leaking: BTreeSet<PathName>,
     /// The daemon's: without one, there is nobody to hold a copy of the walls.
     guard: RefCell<Option<Guard>>,
+    heartbeat: heartbeat::Heartbeat,
     /// Whether the first look is done: what is loaded before it is no repair.
     begun: bool,
 }
@@ -102,6 +106,7 @@ impl Engine {
             exhausted: BTreeMap::new(),
             leaking: BTreeSet::new(),
             guard: RefCell::new(None),
+            heartbeat: heartbeat::Heartbeat::new(),
             begun: false,
         })
     }
@@ -154,7 +159,9 @@ impl Engine {
         reason: &str,
         evidence: &str,
     ) -> Result<(), EngineError> {
+        fault::point(Point::HardStopDue);
         let cut = self.stop_in_kernel(path, StopKind::Latched);
+        fault::point(Point::HardStopCut);
         let latch = Latch {
             reason: reason.to_owned(),
             evidence: evidence.to_owned(),
@@ -165,6 +172,7 @@ impl Engine {
             transition::stopped(&mut state, latch);
             self.store.write(&path.name, &state)
         });
+        fault::point(Point::HardStopLatched);
         let outcome = if cut.is_ok() { "hard_stopped" } else { "failed" };
         let decision = Decision::new(ask, "hard stop", outcome).seeing(evidence).because(reason);
         self.record(path, decision);
@@ -223,6 +231,7 @@ impl Engine {
         to: &Endpoint,
         why: &str,
     ) -> Result<(), EngineError> {
+        fault::point(Point::SwitchDue);
         let before = state.clone();
         let now = Timestamp::now();
         if state.active != to.name || state.chosen.is_none() {
@@ -230,11 +239,13 @@ impl Engine {
         }
         transition::switched(state, &to.name, now);
         self.store.write(&path.name, state)?;
+        fault::point(Point::SwitchIntended);
         if let Err(error) = device::switch(&path.interface, path.fwmark, to) {
             *state = before;
             self.store.write(&path.name, state)?;
             return Err(error.into());
         }
+        fault::point(Point::SwitchDone);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use egress::clock::Moment;
 use egress::config::PathConfig;
+use egress::fault::{self, Point};
 use egress::firewall;
 use egress::observe::{self, chain};
 use egress::state::{Act, PathState, StateError, Timestamp};
@@ -34,8 +35,10 @@ impl Engine {
         let reason = format!("for {} s", time.as_secs());
         self.each_path(only, "pause", &reason, "nothing to pause", |engine, path| {
             let mut state = engine.store.read(&path.name)?;
+            fault::point(Point::PauseDue);
             state.pause(time, &Moment::now());
             engine.store.write(&path.name, &state)?;
+            fault::point(Point::PauseRecorded);
             tracing::warn!(path = %path.name, seconds = time.as_secs(), "failover paused");
             Ok(Some(format!("no automatic failover for {} s; a leak still stops", time.as_secs())))
         })
@@ -90,23 +93,29 @@ impl Engine {
             Ok(state) if state.latch.is_none() && !in_kernel => return Ok(None),
             Ok(state) => (state, false),
             Err(StateError::Missing { .. }) if in_kernel => (state_from_device(path), false),
-            Err(StateError::Damaged { .. } | StateError::Newer { .. }) => {
-                (state_from_device(path), true)
-            }
+            Err(
+                StateError::Damaged { .. }
+                | StateError::Newer { .. }
+                | StateError::Unreadable { .. },
+            ) => (state_from_device(path), true),
             Err(error) => return Err(error.into()),
         };
+        fault::point(Point::ReleaseDue);
         // Aside only now that the kernel can be read; the stop itself is lifted last of all.
         let aside = damaged.then(|| self.store.set_aside(&path.name)).transpose()?;
         // The lock below the stop is whole before the stop is lifted.
         if state.unlocked.is_none() {
             self.load(path, self.rules(path), &mut state)?;
         }
+        fault::point(Point::ReleaseLoaded);
         let leaked = firewall::leaked(&path.name)?;
         self.leaking.remove(&path.name);
         let act = Act { reason: reason.to_owned(), at: Timestamp::now() };
         let was = transition::released(&mut state, leaked, act);
         self.store.write(&path.name, &state)?;
+        fault::point(Point::ReleaseRecorded);
         self.lift_in_kernel(path)?;
+        fault::point(Point::ReleaseLifted);
         let was = was.map_or_else(String::new, |latch| format!(" (was: {})", latch.reason));
         tracing::warn!(path = %path.name, reason, "hard stop released");
         let aside = aside.map_or_else(String::new, |file| {
@@ -130,9 +139,12 @@ impl Engine {
         if state.unlocked.is_some() && is_off {
             return Ok(None);
         }
+        fault::point(Point::UnlockDue);
         state.unlocked = Some(Act { reason: reason.to_owned(), at: Timestamp::now() });
         self.store.write(&path.name, &state)?;
+        fault::point(Point::UnlockRecorded);
         self.unload(path)?;
+        fault::point(Point::UnlockDone);
         tracing::warn!(path = %path.name, reason, "the lock was taken off");
         Ok(Some("the lock is off; `actuator converge` puts it on again".to_owned()))
     }

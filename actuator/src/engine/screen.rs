@@ -28,6 +28,12 @@ impl Ink {
 impl Status {
     pub fn lines(&self, ink: Ink) -> Vec<String> {
         let mut lines: Vec<String> = self.paths.iter().flat_map(|path| path.lines(ink)).collect();
+        if let Some(watchdog) = self.watchdog.as_ref().filter(|watchdog| watchdog.silent) {
+            let since = span(Duration::from_secs(watchdog.since_seconds));
+            lines.push(
+                ink.red(&format!("watchdog silent for {since}: no alert may reach this host")),
+            );
+        }
         if !self.daemon {
             lines.push("no daemon: nobody acts on alerts; `actuator serve`".to_owned());
         }

@@ -9,7 +9,7 @@ use egress::observe::{self, Sight, chain, handshake_age};
 use egress::state::{PathState, Timestamp};
 use serde::Serialize;
 
-use super::Engine;
+use super::{Engine, Silence};
 use crate::history::Decision;
 
 /// Of the JSON's form: it grows, and this is raised when something changes its meaning or goes.
@@ -25,6 +25,8 @@ pub struct Status {
     pub pid: u32,
     /// Whether that is the daemon.
     pub daemon: bool,
+    /// `None`: no `watchdog` in the config, or no daemon that could hear it.
+    pub watchdog: Option<Silence>,
     pub paths: Vec<PathStatus>,
 }
 
@@ -118,7 +120,8 @@ impl Engine {
         for (one, path) in paths.iter_mut().zip(&self.config.paths) {
             one.decisions = self.history.last(&path.name, DECISIONS);
         }
-        Status { schema: SCHEMA, pid: std::process::id(), daemon: self.begun, paths }
+        let watchdog = self.silence().filter(|_| self.begun);
+        Status { schema: SCHEMA, pid: std::process::id(), daemon: self.begun, watchdog, paths }
     }
 
     /// For the metrics page.
@@ -246,7 +249,8 @@ fn problems(sight: &Sight, path: &PathConfig) -> Vec<String> {
 
 impl Status {
     pub fn healthy(&self) -> bool {
-        self.paths.iter().all(PathStatus::healthy)
+        let silent = self.watchdog.as_ref().is_some_and(|watchdog| watchdog.silent);
+        !silent && self.paths.iter().all(PathStatus::healthy)
     }
 }
 

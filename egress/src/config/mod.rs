@@ -14,6 +14,7 @@ mod shown;
 #[cfg(test)]
 mod tests;
 mod value;
+mod watchdog;
 mod wg_quick;
 mod workload;
 mod yaml;
@@ -29,6 +30,7 @@ use crate::names::{EndpointName, PathName};
 
 pub use error::{ConfigError, Place, Problem, TunnelAddresses};
 pub use shown::Shown;
+pub use watchdog::{Watchdog, WhenSilent};
 
 /// Where both programs look when they are not told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/vpn-egress/egress.yml";
@@ -40,6 +42,7 @@ pub struct Config {
     pub host: String,
     pub paths: Vec<PathConfig>,
     pub ids: ids::Ids,
+    pub watchdog: Option<Watchdog>,
 }
 
 /// One locked egress: one tunnel interface, its uplinks, its endpoints, its workload.

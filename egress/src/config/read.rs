@@ -13,7 +13,7 @@ use super::shown::Shown;
 use super::yaml::{Node, Source};
 use super::{
     Config, DnsPolicy, Endpoint, Health, PathConfig, TunnelProbe, Uplinks, Workload, ids, keyfile,
-    value, wg_quick, workload,
+    value, watchdog, wg_quick, workload,
 };
 use crate::key::PublicKey;
 
@@ -73,7 +73,7 @@ pub(super) fn config(source: &Source, ask: Ask) -> Result<Config, ConfigError> {
     if matches!(tree, Node::Null) {
         return Err(Place::file(&source.file).with(Problem::Empty));
     }
-    let root = Cursor::root(source, &tree).fields(&["paths", "host", "ids"])?;
+    let root = Cursor::root(source, &tree).fields(&["paths", "host", "ids", "watchdog"])?;
     let host = root.read("host", String::new(), |at| at.value(value::host))?;
     let host = if host.is_empty() { system_name() } else { host };
     let cursors = some(&root.need("paths")?, "describe at least one path")?;
@@ -88,7 +88,8 @@ pub(super) fn config(source: &Source, ask: Ask) -> Result<Config, ConfigError> {
         path.tunnels.clone_from(&tunnels);
     }
     let ids = root.read("ids", ids::Ids::default(), ids::ids)?;
-    Ok(Config { host, paths, ids })
+    let watchdog = root.read("watchdog", None, watchdog::watchdog)?;
+    Ok(Config { host, paths, ids, watchdog })
 }
 
 /// As the kernel has it, and so as `uname -n` says it.

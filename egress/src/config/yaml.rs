@@ -6,7 +6,6 @@
 //! never passed on (S10).
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -38,7 +37,7 @@ impl Source {
             place().with_cause(problem, cause)
         };
         let mut bytes = Vec::new();
-        let opened = File::open(file).map_err(refused)?;
+        let opened = crate::file::open(file).map_err(refused)?;
         opened.take(MOST + 1).read_to_end(&mut bytes).map_err(refused)?;
         if bytes.len() as u64 > MOST {
             return Err(place().with(Problem::TooBig(MOST)));

@@ -32,6 +32,7 @@ pub use rules::Rules;
 pub use stop::StopKind;
 
 use crate::config::{PathConfig, Uplinks};
+use crate::fault::{self, Point};
 use crate::names::PathName;
 use crate::probe::uplink::{self, Device};
 
@@ -222,6 +223,7 @@ pub fn set_stop(paths: &[(Rules, StopKind)], living: &[Rules]) -> Result<(), Nft
 /// Takes both walls off. Only ever on a person's word.
 pub fn unlock() -> Result<(), NftError> {
     transaction::remove(NfFamily::NetDev, watch::TABLE)?;
+    fault::point(Point::UnlockWatchOff);
     transaction::remove(NfFamily::INet, killswitch::TABLE)?;
     Ok(())
 }

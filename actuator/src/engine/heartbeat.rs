@@ -1,0 +1,81 @@
+//! The dead man's switch: the watchdog of the alerting rules fires always, and where it stays away,
+//! no alert would come either. By the boot clock: a stepped wall clock is no silence.
+
+use egress::clock::Uptime;
+use egress::config::{Watchdog, WhenSilent};
+use egress::health::Standing;
+use egress::observe::{self, chain};
+use serde::Serialize;
+
+use super::Engine;
+
+/// When the watchdog was heard last.
+#[derive(Debug)]
+pub struct Heartbeat {
+    /// The start counts as one: an Alertmanager that never comes is silent too.
+    last: Uptime,
+    /// Told once per silence, and acted on once: a person who releases the stop knows of it.
+    told: bool,
+}
+
+/// For the status and the metrics page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Silence {
+    pub silent: bool,
+    /// Since the last heartbeat, or the start.
+    pub since_seconds: u64,
+    pub silent_after_seconds: u64,
+    pub hard_stop: bool,
+}
+
+impl Heartbeat {
+    pub fn new() -> Self {
+        Self { last: Uptime::now(), told: false }
+    }
+}
+
+impl Engine {
+    /// The watchdog arrived.
+    pub fn heartbeat(&mut self) {
+        if std::mem::replace(&mut self.heartbeat, Heartbeat::new()).told {
+            tracing::info!("the heartbeat is back");
+        }
+    }
+
+    pub fn silence(&self) -> Option<Silence> {
+        let Watchdog { silent_after, when_silent } = self.config.watchdog?;
+        let since = self.heartbeat.last.elapsed();
+        Some(Silence {
+            silent: since >= silent_after,
+            since_seconds: since.as_secs(),
+            silent_after_seconds: silent_after.as_secs(),
+            hard_stop: when_silent == WhenSilent::HardStop,
+        })
+    }
+
+    /// Looks whether the heartbeat stays away, and does what the config says then.
+    pub(super) fn mind_the_heartbeat(&mut self) {
+        let Some(silence) = self.silence().filter(|silence| silence.silent) else {
+            return;
+        };
+        if std::mem::replace(&mut self.heartbeat.told, true) {
+            return;
+        }
+        let evidence = format!("no heartbeat for {} s", silence.since_seconds);
+        tracing::error!(evidence, "the watchdog is silent: no alert may reach this host");
+        if !silence.hard_stop {
+            return;
+        }
+        for path in self.paths() {
+            if observe::look(&path, &self.store).standing(&path) != Standing::Locked {
+                continue;
+            }
+            let reason = "the watchdog is silent";
+            if let Err(error) = self.hard_stop_on("watchdog", &path, reason, &evidence) {
+                tracing::error!(path = %path.name, error = chain(error), "hard stop failed");
+                // It is tried again at the next look.
+                self.heartbeat.told = false;
+            }
+        }
+    }
+}
