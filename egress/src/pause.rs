@@ -30,16 +30,15 @@ impl PathState {
     /// How much of the pause is left; `None` where there is none.
     ///
     /// In the same boot the wall clock is not asked. After a reboot it is, for nothing else knows
-    /// how long the machine was off; but that boot's own time has passed for certain, and a clock
-    /// that is behind the pause's beginning is wrong.
+    /// how long the machine was off; but that boot's own time has passed for certain, whatever a
+    /// clock that is behind says.
     pub fn pause_left(&self, now: &Moment) -> Option<Duration> {
         let until = self.paused_until?.0;
         let left = match &self.pause_clock {
             Some(clock) if clock.boot == now.boot => clock.until_uptime.checked_sub(now.uptime),
             Some(clock) => {
                 let length = until.saturating_sub(clock.since.0);
-                let by_wall = until.checked_sub(now.wall.max(clock.since).0);
-                by_wall.min(length.checked_sub(now.uptime))
+                until.checked_sub(now.wall.0).min(length.checked_sub(now.uptime))
             }
             // A state of before there was a clock to check against.
             None => until.checked_sub(now.wall.0),
