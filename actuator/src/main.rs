@@ -1,5 +1,6 @@
 //! `actuator`: receives alerts, decides, acts. The command line holds what only a person may do.
 
+mod boot;
 mod control;
 mod decide;
 mod door;
@@ -140,6 +141,8 @@ enum Rules {
     /// In nft's own language, a reason with each. Loads nothing and needs no root, but whoever may
     /// read the files that the config names.
     Print,
+    /// Load the lock as it was converged, for the boot: needs no network and no daemon.
+    Load,
 }
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9062);
@@ -195,6 +198,7 @@ fn main() -> ExitCode {
     flags.log.init();
     let reply = match &flags.act {
         Act::Serve { token, web } => daemon(&flags, token.as_deref(), web),
+        Act::Killswitch(Rules::Load) => boot::load(&flags.config_file(), &Store::new(&flags.state)),
         Act::Validate => match Config::load(&flags.config_file()) {
             Ok(config) => validate::validate(&config, &Store::new(&flags.state)),
             Err(error) => Reply::config(chain(error)),
@@ -272,17 +276,30 @@ fn request(flags: &Flags, command: Command) -> Reply {
 fn act_here(flags: &Flags, ask: &Ask) -> Reply {
     match Engine::new(flags.config_file(), Store::new(&flags.state)) {
         Ok(engine) => control::carry_out(&Shared::new(engine), ask),
+        Err(error) if matches!(ask.command, Command::Status { .. }) => {
+            Reply::new(vec![chain(error), boot::in_force()], exit::CONFIG)
+        }
         Err(error) => Reply::config(chain(error)),
     }
 }
 
+/// A daemon that cannot start leaves a lock behind all the same.
 fn daemon(flags: &Flags, token: Option<&Path>, web: &WebFlags) -> Reply {
+    let mut reply = match WriterLock::take(&flags.state, "actuator serve") {
+        Ok(_lock) => start(flags, token, web),
+        Err(error @ LockError::Held { .. }) => return Reply::refused(vec![chain(error)]),
+        Err(error) => Reply::refused(vec![chain(error)]),
+    };
+    if reply.exit != exit::DONE {
+        let store = Store::new(&flags.state);
+        reply.lines.extend(boot::load_if_unlocked(&flags.config_file(), &store));
+    }
+    reply
+}
+
+fn start(flags: &Flags, token: Option<&Path>, web: &WebFlags) -> Reply {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return Reply::refused(vec![chain(error)]),
-    };
-    let _lock = match WriterLock::take(&flags.state, "actuator serve") {
-        Ok(lock) => lock,
         Err(error) => return Reply::refused(vec![chain(error)]),
     };
     let listeners = {

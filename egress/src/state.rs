@@ -192,6 +192,23 @@ impl Store {
         self.directory.join(format!("{path}.json"))
     }
 
+    /// The paths that have a state file.
+    pub fn names(&self) -> Result<Vec<PathName>, StateError> {
+        let unreadable = |source| StateError::Unreadable { file: self.directory.clone(), source };
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let file = entry.map_err(unreadable)?.file_name();
+            let name = file.to_str().and_then(|file| file.strip_suffix(".json"));
+            names.extend(name.and_then(|name| name.parse().ok()));
+        }
+        Ok(names)
+    }
+
     pub fn read(&self, path: &PathName) -> Result<PathState, StateError> {
         #[derive(Deserialize)]
         struct Versioned {

@@ -124,6 +124,11 @@ impl Walls {
         self.killswitch.as_ref().is_some_and(|listing| listing.has("counter", &blocked))
     }
 
+    /// Whether the lock is the one that permits nothing.
+    pub fn is_blank(&self) -> bool {
+        self.holds(&rules::blank_name())
+    }
+
     pub fn stops(&self, path: &PathName) -> bool {
         self.stop_kind(path).is_some()
     }

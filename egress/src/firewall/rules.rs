@@ -62,6 +62,27 @@ impl Rules {
 }
 
 impl Rules {
+    /// A lock of the whole host that permits nothing, for where nobody knows what was converged.
+    pub fn blank() -> Self {
+        Self {
+            name: blank_name(),
+            // No device can have this name.
+            interface: "no/tunnel".to_owned(),
+            fwmark: 0,
+            dns: DnsPolicy::Refuse,
+            allow_interfaces: Vec::new(),
+            allow: Vec::new(),
+            management: Vec::new(),
+            ntp: Vec::new(),
+            endpoints: Vec::new(),
+            identities: String::new(),
+            workload: Workload::Host,
+            workload_mark: 0,
+            resolvers: Vec::new(),
+            probe: None,
+        }
+    }
+
     /// Leaves out the cgroups that `there` does not know.
     pub fn keep_cgroups(&mut self, there: impl Fn(&str) -> bool) {
         if let Workload::Cgroups(names) = &mut self.workload {
@@ -80,6 +101,11 @@ impl Rules {
             _ => &[],
         }
     }
+}
+
+/// Of the path that stands for those that are not known.
+pub fn blank_name() -> PathName {
+    "no-config".parse().expect("a name")
 }
 
 /// Public halves only: a digest of a secret has no business in a file that others may read.

@@ -1,0 +1,165 @@
+//! The lock before there is a daemon, or where none can start: as converged, and where that is not
+//! known a lock that permits nothing. Creates no state, takes no lock off, and never puts a weaker
+//! one in its place.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use egress::config::{Config, ConfigError};
+use egress::firewall::{self, NftError, Rules, StopKind, Walls};
+use egress::observe::chain;
+use egress::probe::uplink::default_route_devices;
+use egress::state::{StateError, Store};
+
+use crate::control::{Reply, exit};
+
+/// What is to be in the kernel.
+#[derive(Default)]
+struct Lock {
+    rules: Vec<Rules>,
+    cut: Vec<(Rules, StopKind)>,
+    uplinks: BTreeSet<String>,
+}
+
+impl Lock {
+    /// It permits nothing, for nobody knows what was converged.
+    fn blank() -> Self {
+        Self { rules: vec![Rules::blank()], ..Self::default() }
+    }
+}
+
+/// `actuator killswitch load`.
+pub fn load(config_file: &Path, store: &Store) -> Reply {
+    match Config::load(config_file) {
+        Ok(config) => put(&as_converged(&config, store)),
+        Err(error) => without_config(&error, store),
+    }
+}
+
+/// For a daemon that cannot start: what is loaded already is better, or as good.
+pub fn load_if_unlocked(config_file: &Path, store: &Store) -> Vec<String> {
+    match Walls::read() {
+        Ok(walls) if walls.killswitch.is_some() => Vec::new(),
+        _ => load(config_file, store).lines,
+    }
+}
+
+/// For `status`, where no config can be read: what is in force all the same.
+pub fn in_force() -> String {
+    match Walls::read() {
+        Ok(walls) if walls.is_blank() => {
+            "stopped: the lock permits nothing until a config can be read; mend it, then \
+             `actuator converge`"
+        }
+        Ok(walls) if walls.killswitch.is_some() => "locked, by the rules converged last",
+        Ok(_) => "unlocked: no killswitch is loaded",
+        Err(_) => "unknown: nft cannot be asked",
+    }
+    .to_owned()
+}
+
+fn as_converged(config: &Config, store: &Store) -> Lock {
+    let mut lock = Lock::default();
+    for path in &config.paths {
+        match store.read(&path.name) {
+            Ok(state) if state.unlocked.is_some() => {}
+            Ok(state) => {
+                let latched = state.latch.is_some().then_some(StopKind::Latched);
+                let uplinks = state.intended.iter().flat_map(|intended| &intended.uplinks);
+                lock.uplinks.extend(uplinks.map(|device| device.name.clone()));
+                let rules = state.intended.map_or_else(|| Rules::of(path), |one| one.rules);
+                lock.cut.extend(latched.map(|kind| (rules.clone(), kind)));
+                lock.rules.push(rules);
+            }
+            // S7: missing state on a configured path means stopped.
+            Err(error) => {
+                tracing::error!(path = %path.name, error = chain(error), "no usable state: stopped");
+                lock.cut.push((Rules::of(path), StopKind::NoState));
+                lock.rules.push(Rules::of(path));
+            }
+        }
+    }
+    lock
+}
+
+/// By the state files alone; where they do not say, a lock that permits nothing. A host without any
+/// was never converged: nobody asked for a lock there yet, and a package that was only installed
+/// must not cut a host off.
+fn without_config(error: &ConfigError, store: &Store) -> Reply {
+    let why = chain(error);
+    let config = |said: &str| Reply::new(vec![why.clone(), said.to_owned()], exit::CONFIG);
+    if Walls::read().is_ok_and(|walls| walls.killswitch.is_some()) {
+        return config("the lock that is loaded stays");
+    }
+    let lock = match recorded(store) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return config("this host was never converged: nothing is locked"),
+        Err(error) => {
+            tracing::error!(error = chain(error), "what was converged is not known");
+            Lock::blank()
+        }
+    };
+    let said = put(&lock).lines;
+    Reply::new(std::iter::once(why).chain(said).collect(), exit::CONFIG)
+}
+
+/// What the state files say was converged; `None` where there are none.
+fn recorded(store: &Store) -> Result<Option<Lock>, StateError> {
+    let names = store.names()?;
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let mut lock = Lock::default();
+    for name in names {
+        let state = store.read(&name)?;
+        if state.unlocked.is_some() {
+            continue;
+        }
+        let Some(intended) = state.intended else {
+            return Ok(Some(Lock::blank()));
+        };
+        lock.uplinks.extend(intended.uplinks.into_iter().map(|device| device.name));
+        if state.latch.is_some() {
+            lock.cut.push((intended.rules.clone(), StopKind::Latched));
+        }
+        lock.rules.push(intended.rules);
+    }
+    Ok(Some(lock))
+}
+
+fn put(lock: &Lock) -> Reply {
+    let said = match (put_walls(lock), lock.rules.as_slice()) {
+        (Err(error), _) => return Reply::refused(vec![chain(error)]),
+        (Ok(()), []) => "unlocked by a person: nothing is loaded",
+        (Ok(()), [one]) if *one == Rules::blank() => {
+            "locked: nothing is permitted but loopback, DHCP and NDP"
+        }
+        (Ok(()), _) if lock.cut.is_empty() => "locked as converged",
+        (Ok(()), _) => "locked as converged, and stopped",
+    };
+    Reply::done(vec![said.to_owned()])
+}
+
+/// What tightens most comes first; the watch last, for it alone depends on devices.
+fn put_walls(lock: &Lock) -> Result<(), NftError> {
+    if lock.rules.is_empty() {
+        return Ok(());
+    }
+    let mut uplinks = lock.uplinks.clone();
+    let tunnels: Vec<&str> = lock.rules.iter().map(|rules| rules.interface.as_str()).collect();
+    match default_route_devices(&tunnels) {
+        Ok(devices) => uplinks.extend(devices.into_iter().map(|device| device.name)),
+        Err(error) => tracing::warn!(error = chain(error), "uplinks: those of the last load only"),
+    }
+    let stopped = |rules: &&Rules| lock.cut.iter().all(|(cut, _)| cut.name != rules.name);
+    let living: Vec<Rules> = lock.rules.iter().filter(stopped).cloned().collect();
+    if !lock.cut.is_empty() {
+        firewall::set_stop(&lock.cut, &living)?;
+    }
+    firewall::load_killswitch(&lock.rules, &firewall::outside(&lock.rules, &uplinks))?;
+    let uplinks: Vec<String> = uplinks.into_iter().collect();
+    if let Err(error) = firewall::load_watch(&lock.rules, &uplinks) {
+        tracing::error!(error = chain(error), "no watch: the killswitch is alone");
+    }
+    Ok(())
+}
