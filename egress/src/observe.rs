@@ -9,9 +9,10 @@ use crate::handshakes::Handshakes;
 use crate::health::{
     Clock, Evidence, Leak, Lock, Peer, Probe, Standing, Uplink, Verdict, classify,
 };
-use crate::probe::tunnel::{self, TunnelProbeOutcome, TunnelProbeRequest};
 use crate::probe::uplink::{self, Device, UplinkVerdict};
-use crate::probe::{HandshakeOutcome, HandshakeRequest, ProbeError, handshake};
+use crate::probe::{
+    EchoOutcome, EchoRequest, HandshakeOutcome, HandshakeRequest, ProbeError, Way, echo, handshake,
+};
 use crate::state::{PathState, StateError, Store, Timestamp};
 
 /// What the kernel and the state file say, without a probe; cheap enough for every scrape.
@@ -52,6 +53,7 @@ pub struct Cycle {
     pub probe_took: Option<Duration>,
     /// Of the peer, as the verdict saw it.
     pub received_bytes: Option<u64>,
+    pub sent_bytes: Option<u64>,
     pub last_handshake: Option<SystemTime>,
 }
 
@@ -119,6 +121,7 @@ pub fn check(path: &PathConfig, store: &Store, settling: bool, handshakes: &Hand
         verdict,
         probe_took,
         received_bytes: peer.as_ref().map(|peer| peer.received_bytes),
+        sent_bytes: peer.as_ref().map(|peer| peer.sent_bytes),
         last_handshake: peer.and_then(|peer| peer.last_handshake),
     }
 }
@@ -132,14 +135,14 @@ fn probe(path: &PathConfig, before: Option<u64>) -> (Probe, Option<Duration>) {
     let Some(wanted) = &path.health.probe else {
         return (Probe::Off, None);
     };
-    let request = TunnelProbeRequest {
-        interface: &path.interface,
+    let request = EchoRequest {
+        way: Way::Device(&path.interface),
         target: wanted.target,
         timeout: wanted.timeout,
     };
-    match tunnel::echo(&request) {
-        Ok(TunnelProbeOutcome::Answered { took }) => (Probe::Answered, Some(took)),
-        Ok(TunnelProbeOutcome::Silent) => {
+    match echo(&request) {
+        Ok(EchoOutcome::Answered { took }) => (Probe::Answered, Some(took)),
+        Ok(EchoOutcome::Silent) => {
             // A device that was replaced meanwhile starts at nothing; that is no traffic.
             let received = before.zip(received(path)).map(|(old, new)| new.saturating_sub(old));
             (Probe::Silent { received: received.unwrap_or(0) }, None)
@@ -164,6 +167,16 @@ pub fn shake_hands(path: &PathConfig, endpoint: &Endpoint) -> Result<HandshakeOu
         fwmark: path.fwmark,
         timeout: HANDSHAKE_TIMEOUT,
     })
+}
+
+/// As for a handshake.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether the endpoint's host answers an echo beside the tunnel: it tells a blocked port from a
+/// dead host. Some providers never answer one.
+pub fn echo_endpoint(path: &PathConfig, endpoint: &Endpoint) -> Result<EchoOutcome, ProbeError> {
+    let way = Way::Marked(path.fwmark);
+    echo(&EchoRequest { way, target: endpoint.address.ip(), timeout: ECHO_TIMEOUT })
 }
 
 impl Sight {

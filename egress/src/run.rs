@@ -11,7 +11,7 @@ use crate::names::EndpointName;
 
 /// A cycle that comes later than this many intervals after the last one is no successor of it:
 /// the machine slept, or the program was held up.
-const GAP: u32 = 3;
+pub const GAP: u32 = 3;
 
 #[derive(Debug)]
 pub struct Run {

@@ -46,14 +46,15 @@ pub fn page(current: &Current, store: &Store, cycles: &Cycles, exemption: &Exemp
         })
         .collect();
     let look = exemption.latest();
-    page::render(&views, look, &collectors(&views, look, on_disk.is_ok()))
+    let collectors = collectors(&views, look, on_disk.is_ok());
+    page::render(&views, look, &collectors, cycles.histograms())
 }
 
 fn collectors(views: &[PathView], exemption: Option<Look>, config: bool) -> Vec<Collector> {
     let all = |good: fn(&PathView) -> bool| views.iter().all(good);
     let longest =
         |took: fn(&PathView) -> Duration| views.iter().map(took).max().unwrap_or_default();
-    let probed = |view: &PathView| view.shown.reachable.values().all(Option::is_some);
+    let probed = |view: &PathView| view.shown.reachable.values().all(|asked| !asked.failed);
     let tunnel = |view: &PathView| !matches!(view.shown.probe(), Some(Probe::Unknown(_)));
     let collector = |name, success, took| Collector { name, success, took };
     let mut collectors = vec![

@@ -12,12 +12,13 @@ use egress::handshakes::Handshakes;
 use egress::health::{Probe, Verdict};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{self, Cycle};
-use egress::probe::HandshakeOutcome;
 use egress::run::Run;
 use egress::state::{Store, Timestamp};
 
 use crate::current::Current;
-use crate::standby::Standbys;
+use crate::histograms::Histograms;
+use crate::outage::{Asked, Event, Outages, Seen, Traffic};
+use crate::standby::{Round, Standbys};
 
 /// How often it is asked which standbys are due.
 const STANDBY_TICK: Duration = Duration::from_secs(1);
@@ -34,8 +35,9 @@ pub struct Shown {
     pub counts: BTreeMap<&'static str, u64>,
     /// Consecutive tunnel-down cycles, by endpoint.
     pub down: BTreeMap<EndpointName, u32>,
-    /// The latest handshake probe of each endpoint; `None`: could not be tried.
-    pub reachable: BTreeMap<EndpointName, Option<HandshakeOutcome>>,
+    /// What each endpoint answered last beside the tunnel.
+    pub reachable: BTreeMap<EndpointName, Asked>,
+    pub outages: Outages,
 }
 
 impl Shown {
@@ -46,7 +48,10 @@ impl Shown {
 
 /// All paths' results, by name.
 #[derive(Debug, Clone)]
-pub struct Cycles(BTreeMap<PathName, Arc<Mutex<Shown>>>);
+pub struct Cycles {
+    shown: BTreeMap<PathName, Arc<Mutex<Shown>>>,
+    histograms: Arc<Histograms>,
+}
 
 /// One path's timer, and what it keeps between two cycles.
 struct Worker {
@@ -55,6 +60,7 @@ struct Worker {
     store: Store,
     shown: Arc<Mutex<Shown>>,
     handshakes: Handshakes,
+    histograms: Arc<Histograms>,
 }
 
 impl Cycles {
@@ -84,16 +90,23 @@ impl Cycles {
     }
 
     pub fn of(&self, path: &PathConfig) -> Shown {
-        self.0.get(&path.name).map(|shown| locked(shown).clone()).unwrap_or_default()
+        self.shown.get(&path.name).map(|shown| locked(shown).clone()).unwrap_or_default()
+    }
+
+    pub fn histograms(&self) -> &Histograms {
+        &self.histograms
     }
 
     /// Whether every path has had a cycle.
     pub fn ready(&self) -> bool {
-        self.0.values().all(|shown| locked(shown).last.is_some())
+        self.shown.values().all(|shown| locked(shown).last.is_some())
     }
 
     fn empty(config: &Config) -> Self {
-        Self(config.paths.iter().map(|path| (path.name.clone(), Arc::default())).collect())
+        let shown = config.paths.iter().map(|path| (path.name.clone(), Arc::default())).collect();
+        let histograms = Arc::new(Histograms::new());
+        config.paths.iter().for_each(|path| histograms.prepare(path));
+        Self { shown, histograms }
     }
 
     fn workers(&self, current: &Arc<Current>, store: &Store) -> Vec<Worker> {
@@ -103,8 +116,9 @@ impl Cycles {
             store: store.clone(),
             shown: Arc::clone(shown),
             handshakes: Handshakes::default(),
+            histograms: Arc::clone(&self.histograms),
         };
-        self.0.iter().map(worker).collect()
+        self.shown.iter().map(worker).collect()
     }
 }
 
@@ -128,7 +142,10 @@ impl Worker {
             thread::sleep(path.health.interval.saturating_sub(started.elapsed()));
             self.current.follow(&self.store);
             match self.path() {
-                Some(same) => path = same,
+                Some(same) => {
+                    self.follow(&path, &same);
+                    path = same;
+                }
                 None => return tracing::warn!(path = %self.name, "no longer configured: restart"),
             }
         }
@@ -145,6 +162,17 @@ impl Worker {
         self.log(&cycle.verdict);
         let count = |name: &EndpointName| (name.clone(), run.count(name));
         let mut shown = locked(&self.shown);
+        if let Some(active) = &active {
+            let traffic = cycle.sent_bytes.zip(cycle.received_bytes);
+            let seen = Seen {
+                now: Uptime::now(),
+                interval: path.health.interval,
+                active,
+                verdict: &cycle.verdict,
+                traffic: traffic.map(|(sent, received)| Traffic { sent, received }),
+            };
+            self.note(shown.outages.cycle(&seen));
+        }
         shown.down = path.endpoints.iter().map(|endpoint| count(&endpoint.name)).collect();
         *shown.counts.entry(cycle.verdict.word()).or_default() += 1;
         shown.took = started.elapsed();
@@ -160,20 +188,47 @@ impl Worker {
         }
     }
 
-    /// Looks at the standbys that are due, by the verdict of the latest cycle.
+    /// Asks the endpoints that are due, by the verdict of the latest cycle.
     fn look(&self, path: &PathConfig, standbys: &mut Standbys) {
-        let (verdict, active) = {
+        let (verdict, active, watched, onset) = {
             let shown = locked(&self.shown);
             let Some((_, cycle)) = &shown.last else { return };
-            (cycle.verdict.clone(), shown.active.clone())
+            let now = Uptime::now();
+            let all = path.endpoints.iter().map(|endpoint| endpoint.name.clone());
+            let watched = all.filter(|name| shown.outages.watches(name, now)).collect();
+            let onset = shown.active.as_ref().and_then(|active| shown.outages.onset(active));
+            (cycle.verdict.clone(), shown.active.clone(), watched, onset)
         };
         // Switched since: what is a standby by that cycle may be in use, and a handshake from a
         // second socket would make it roam away. The next cycle tells.
         if self.store.read(&path.name).ok().map(|state| state.active) != active {
             return;
         }
-        standbys.look(path, active.as_ref(), &verdict);
-        locked(&self.shown).reachable = standbys.latest();
+        let round = Round { path, active: active.as_ref(), verdict: &verdict, watched, onset };
+        let asked = standbys.look(&round);
+        let mut shown = locked(&self.shown);
+        // Switched while it was asked: whose answer is of which kind cannot be said.
+        if shown.active == active {
+            for (endpoint, answers) in &asked {
+                let in_use = active.as_ref() == Some(endpoint);
+                self.note(shown.outages.asked(endpoint, answers, in_use, Uptime::now()));
+            }
+        }
+        shown.reachable = standbys.latest();
+    }
+
+    /// An endpoint that left the config leaves no series behind; a new one has its own from now on.
+    fn follow(&self, before: &PathConfig, path: &PathConfig) {
+        let gone = before.endpoints.iter().filter(|one| path.endpoint(&one.name).is_none());
+        gone.for_each(|endpoint| self.histograms.forget(path, &endpoint.name));
+        self.histograms.prepare(path);
+        locked(&self.shown).outages.retain(|name| path.endpoint(name).is_some());
+    }
+
+    fn note(&self, event: Option<Event>) {
+        let Some(event) = event else { return };
+        tracing::info!(path = %self.name, ?event, "outage");
+        self.histograms.note(&self.name, &event);
     }
 
     /// One line when the verdict changes, so that the log tells the story and no more.

@@ -5,6 +5,8 @@ mod collect;
 mod current;
 mod cycles;
 mod exemption;
+mod histograms;
+mod outage;
 mod page;
 mod scrape;
 mod standby;

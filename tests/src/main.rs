@@ -25,6 +25,8 @@ enum Command {
     Echo(commands::echo::Arguments),
     /// Send numbered datagrams and write down each answer as a line of JSON.
     Traffic(commands::traffic::Arguments),
+    /// Send much, at a steady rate.
+    Volume(commands::volume::Arguments),
     /// Send packets by a device, past the tunnel, and say what became of them.
     Leak(commands::leak::Arguments),
     /// Send kinds of traffic of the leak matrix, all at once, until standard input ends.
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Sink(arguments) => commands::sink::run(&arguments),
         Command::Permitted(arguments) => commands::permitted::run(&arguments),
         Command::Shot(arguments) => commands::shot::run(&arguments),
+        Command::Volume(arguments) => commands::volume::run(&arguments),
         Command::Get(arguments) => commands::http::get(&arguments),
         Command::Post(arguments) => commands::http::post(&arguments),
         Command::Forwarder(arguments) => commands::forwarder::run(&arguments),

@@ -101,6 +101,18 @@ impl World {
         running
     }
 
+    /// What Prometheus answers to an instant query: labels and value of each series.
+    pub fn query(&self, expression: &str) -> Vec<(Value, f64)> {
+        let url = format!("http://{}/api/v1/query?query={}", Self::PROMETHEUS, escaped(expression));
+        let Ok(response) = self.http_get(&url) else {
+            return Vec::new();
+        };
+        let json: Value = serde_json::from_str(&response.body).unwrap_or_default();
+        let series = json["data"]["result"].as_array().cloned().unwrap_or_default();
+        let value = |one: &Value| one["value"][1].as_str()?.parse().ok();
+        series.iter().filter_map(|one| Some((one["metric"].clone(), value(one)?))).collect()
+    }
+
     #[track_caller]
     fn await_ready(&self, process: &mut Process, address: &str) {
         let what = format!("{} is ready", process.name());
@@ -135,4 +147,13 @@ fn find(names: &[&'static str], package: &str) -> &'static str {
             names.join(" or ")
         )
     })
+}
+
+/// For a query in a URL (RFC 3986).
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    let one = |byte: u8| {
+        if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    text.bytes().map(one).collect()
 }

@@ -1,7 +1,7 @@
 //! The whole loop with the configuration that the project ships: only paths of files differ.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -67,20 +67,30 @@ impl World {
 
     #[track_caller]
     pub fn start_shipped_prometheus(&self, alertmanagers: &Alertmanagers) -> Process {
-        self.start_prometheus(&Self::shipped_prometheus(alertmanagers))
+        let (rules, _) = shipped("vpn-egress.rules.yml");
+        self.start_prometheus(&Self::shipped_prometheus(alertmanagers, &rules))
     }
 
     /// Another one that watches the same host, and tells the same Alertmanagers.
     #[track_caller]
     pub fn start_second_prometheus(&self, alertmanagers: &Alertmanagers) -> Process {
-        let config = Self::shipped_prometheus(alertmanagers);
+        let (rules, _) = shipped("vpn-egress.rules.yml");
+        let config = Self::shipped_prometheus(alertmanagers, &rules);
         self.start_prometheus_as("prometheus-2", Self::SECOND_PROMETHEUS, &config)
     }
 
+    /// Prometheus alone, with each of these texts of the shipped rules replaced by another.
     #[track_caller]
-    fn shipped_prometheus(alertmanagers: &Alertmanagers) -> String {
+    pub fn start_prometheus_adapted(&self, changes: &[(&str, &str)]) -> Process {
+        let (_, rules) = shipped("vpn-egress.rules.yml");
+        let rules = changes.iter().fold(rules, |text, (from, to)| adapted(&text, from, to));
+        let rules = self.write_file("adapted.rules.yml", &rules, 0o644);
+        let nobody = Alertmanagers { processes: Vec::new(), addresses: Vec::new() };
+        self.start_prometheus(&Self::shipped_prometheus(&nobody, &rules))
+    }
+
+    fn shipped_prometheus(alertmanagers: &Alertmanagers, rules: &Path) -> String {
         let (_, config) = shipped("prometheus.yml");
-        let (rules, _) = shipped("vpn-egress.rules.yml");
         let config = adapted(&config, "- vpn-egress.rules.yml", &format!("- {}", rules.display()));
         let targets: Vec<String> =
             alertmanagers.addresses.iter().map(|address| format!("\"{address}\"")).collect();

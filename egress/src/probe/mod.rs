@@ -5,10 +5,10 @@
 //! (a missing device, a missing right, the host's own firewall) is a [`ProbeError`] and must never
 //! be read as a dead far end. All calls block up to their timeout: run them on threads.
 
+pub mod echo;
 pub mod handshake;
 mod noise;
 mod source;
-pub mod tunnel;
 pub mod uplink;
 
 use std::hash::{BuildHasher, RandomState};
@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use socket2::Socket;
 
+pub use echo::{EchoOutcome, EchoRequest, Way, echo};
 pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
 pub use source::source_address;
-pub use tunnel::{TunnelProbeOutcome, TunnelProbeRequest, echo};
 pub use uplink::{Device, UplinkVerdict, default_route_devices, device, uplink};
 
 /// Why a probe could not be made. It says nothing about the far end.

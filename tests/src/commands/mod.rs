@@ -16,3 +16,4 @@ pub mod shot;
 pub mod sink;
 pub mod traffic;
 pub mod up;
+pub mod volume;

@@ -1,5 +1,7 @@
 //! The metrics and their help texts. A series that could not be read is left out: never zero (S7).
 
+mod outages;
+
 use egress::config::Endpoint;
 use egress::firewall::{Count, Counts};
 use egress::health::{Probe, Uplink, Verdict};
@@ -10,15 +12,23 @@ use web::Exposition;
 
 use crate::collect::{Collector, PathView};
 use crate::exemption::Look;
+use crate::histograms::Histograms;
 
 type Labels<'a> = [(&'a str, &'a str); 2];
 
-pub fn render(views: &[PathView], exemption: Option<Look>, collectors: &[Collector]) -> String {
+pub fn render(
+    views: &[PathView],
+    exemption: Option<Look>,
+    collectors: &[Collector],
+    histograms: &Histograms,
+) -> String {
     let mut page = Exposition::new();
     page.gauge("vpn_egress_build_info", "Version of the exporter; always 1.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     about_collectors(&mut page, collectors);
     about_endpoints(&mut page, views);
+    outages::about(&mut page, views);
+    page.extend(histograms.families());
     about_tunnel(&mut page, views);
     about_cycles(&mut page, views);
     about_uplinks(&mut page, views);
@@ -78,16 +88,18 @@ fn about_endpoints(page: &mut Exposition, views: &[PathView]) {
     }
     let mut reachable = page.gauge(
         "vpn_egress_endpoint_reachable",
-        "Whether the endpoint completed a WireGuard handshake with a fresh socket; of standbys, and \
-         of the active endpoint while its tunnel does not answer.",
+        "Whether the endpoint completed a WireGuard handshake with a fresh socket (of standbys, and of \
+         the active endpoint while its tunnel does not answer), or answered an ICMP echo.",
     );
-    let known = |view: &PathView| view.shown.reachable.clone();
     for view in views {
-        for (name, outcome) in known(view) {
-            let [path, endpoint] = endpoint(view, &name);
-            if let Some(outcome) = outcome {
+        for (name, asked) in &view.shown.reachable {
+            let [path, endpoint] = endpoint(view, name);
+            if let Some(outcome) = &asked.handshake {
                 let completed = matches!(outcome, HandshakeOutcome::Completed { .. });
                 reachable.sample(&[path, endpoint, ("method", "handshake")], flag(completed));
+            }
+            if let Some(answered) = asked.echo {
+                reachable.sample(&[path, endpoint, ("method", "icmp")], flag(answered));
             }
         }
     }
@@ -96,9 +108,9 @@ fn about_endpoints(page: &mut Exposition, views: &[PathView]) {
         "How long the endpoint's latest completed handshake probe took.",
     );
     for view in views {
-        for (name, outcome) in known(view) {
-            if let Some(HandshakeOutcome::Completed { took: duration }) = outcome {
-                took.sample(&endpoint(view, &name), duration.as_secs_f64());
+        for (name, asked) in &view.shown.reachable {
+            if let Some(HandshakeOutcome::Completed { took: duration }) = &asked.handshake {
+                took.sample(&endpoint(view, name), duration.as_secs_f64());
             }
         }
     }

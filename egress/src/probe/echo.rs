@@ -1,7 +1,8 @@
-//! Is the tunnel answering? An ICMP echo through the tunnel device, and through nothing else.
+//! Does a far end answer an ICMP echo: through the tunnel device and nothing else, or an endpoint's
+//! own address, with the mark that the lock lets out to it?
 //!
-//! The socket is bound to the device by `SO_BINDTODEVICE`: the kernel transmits on that device and
-//! takes answers from that device, whatever the routing table says. So a lost tunnel route cannot
+//! Through the tunnel the socket is bound to the device by `SO_BINDTODEVICE`: the kernel transmits on
+//! that device and takes answers from that device, whatever the routing table says. So a lost tunnel route cannot
 //! turn the echo into a leak, nor an answer that came by the uplink into a healthy tunnel. Without
 //! a route an IPv6 echo cannot be sent; for IPv4 the kernel takes a target without a route for a
 //! neighbour on the bound device, so the echo still speaks of the tunnel alone.
@@ -26,17 +27,25 @@ const SEQUENCE: u16 = 1;
 
 /// An echo to send.
 #[derive(Debug)]
-pub struct TunnelProbeRequest<'a> {
-    /// The tunnel device.
-    pub interface: &'a str,
-    /// An address on the far side of the tunnel.
+pub struct EchoRequest<'a> {
+    pub way: Way<'a>,
+    /// An address on the far side of the tunnel, or an endpoint's own.
     pub target: IpAddr,
     pub timeout: Duration,
 }
 
+/// How an echo leaves this host.
+#[derive(Debug, Clone, Copy)]
+pub enum Way<'a> {
+    /// By this device, the tunnel's.
+    Device(&'a str),
+    /// Beside the tunnel, with the fwmark that the lock lets out to endpoints.
+    Marked(u32),
+}
+
 /// Whether it came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TunnelProbeOutcome {
+pub enum EchoOutcome {
     Answered {
         took: Duration,
     },
@@ -44,22 +53,22 @@ pub enum TunnelProbeOutcome {
     Silent,
 }
 
-/// Sends one echo through the tunnel device and waits for its reply.
+/// Sends one echo and waits for its reply.
 ///
 /// # Errors
 ///
 /// The echo could not be sent, for a reason on this host: no such device, no route, no right, no
 /// peer on the device. It says nothing about the far end.
-pub fn echo(request: &TunnelProbeRequest) -> Result<TunnelProbeOutcome, ProbeError> {
+pub fn echo(request: &EchoRequest) -> Result<EchoOutcome, ProbeError> {
     let timeout = time_given(request.timeout)?;
-    // An empty name would *unbind* the socket and a long one be cut to another device's name, so
-    // only a name that the kernel knows as it stands gets as far as SO_BINDTODEVICE.
-    let device = uplink::device(request.interface)
-        .ok_or_else(|| ProbeError::NoDevice(request.interface.to_owned()))?;
-    let (socket, kind) = open(request.target)?;
-    socket
-        .bind_device(Some(device.name.as_bytes()))
-        .map_err(|source| ProbeError::Bind { device: device.name, source })?;
+    let (socket, kind) = match request.way {
+        Way::Device(interface) => bound_to(interface, request.target)?,
+        Way::Marked(fwmark) => {
+            let (socket, kind) = open(request.target)?;
+            socket.set_mark(fwmark).map_err(|source| ProbeError::Mark { fwmark, source })?;
+            (socket, kind)
+        }
+    };
 
     let message = Echo::new(request.target);
     let sent = Instant::now();
@@ -68,9 +77,9 @@ pub fn echo(request: &TunnelProbeRequest) -> Result<TunnelProbeOutcome, ProbeErr
     let mut buffer = [0; DATAGRAM];
     loop {
         match receive(&socket, &mut buffer, sent + timeout) {
-            Ok(None) => return Ok(TunnelProbeOutcome::Silent),
+            Ok(None) => return Ok(EchoOutcome::Silent),
             Ok(Some(length)) if message.is_answered_by(kind, &buffer[..length]) => {
-                return Ok(TunnelProbeOutcome::Answered { took: sent.elapsed() });
+                return Ok(EchoOutcome::Answered { took: sent.elapsed() });
             }
             // Somebody else's.
             Ok(Some(_)) => {}
@@ -80,6 +89,18 @@ pub fn echo(request: &TunnelProbeRequest) -> Result<TunnelProbeOutcome, ProbeErr
             }
         }
     }
+}
+
+fn bound_to(interface: &str, target: IpAddr) -> Result<(Socket, Kind), ProbeError> {
+    // An empty name would *unbind* the socket and a long one be cut to another device's name, so
+    // only a name that the kernel knows as it stands gets as far as SO_BINDTODEVICE.
+    let device =
+        uplink::device(interface).ok_or_else(|| ProbeError::NoDevice(interface.to_owned()))?;
+    let (socket, kind) = open(target)?;
+    socket
+        .bind_device(Some(device.name.as_bytes()))
+        .map_err(|source| ProbeError::Bind { device: device.name, source })?;
+    Ok((socket, kind))
 }
 
 /// What the kernel does for us with the messages of a socket.
@@ -220,8 +241,8 @@ mod tests {
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-    fn through(interface: &str, target: IpAddr, timeout: Duration) -> TunnelProbeRequest<'_> {
-        TunnelProbeRequest { interface, target, timeout }
+    fn through(interface: &str, target: IpAddr, timeout: Duration) -> EchoRequest<'_> {
+        EchoRequest { way: Way::Device(interface), target, timeout }
     }
 
     /// The reply a target would send to `echo`, as a socket that is `kind` hands it over.
@@ -242,7 +263,7 @@ mod tests {
     #[test]
     fn a_target_that_is_there_answers() {
         let outcome = echo(&through("lo", V4, AMPLE)).expect("an ICMP echo through `lo`");
-        assert!(matches!(outcome, TunnelProbeOutcome::Answered { .. }), "{outcome:?}");
+        assert!(matches!(outcome, EchoOutcome::Answered { .. }), "{outcome:?}");
     }
 
     #[test]
@@ -250,7 +271,7 @@ mod tests {
         // TEST-NET-3: nothing on the loopback device answers for it, and it may go nowhere else.
         let elsewhere = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
         let outcome = echo(&through("lo", elsewhere, SHORT));
-        assert!(!matches!(outcome, Ok(TunnelProbeOutcome::Answered { .. })), "{outcome:?}");
+        assert!(!matches!(outcome, Ok(EchoOutcome::Answered { .. })), "{outcome:?}");
     }
 
     #[test]
