@@ -321,22 +321,28 @@ fn a_write_that_is_not_kept_is_never_called_done() {
     assert_eq!(site.controller.setting(), used_setting());
 }
 
+/// Who had read before us writes after us: our entry is gone, and theirs is there.
+fn overwritten_by_another(setting: &mut Value) {
+    let theirs = json!({"direction": "src", "mode": "ip", "value": "192.168.10.99"});
+    *setting = used_setting();
+    setting["suppression"]["whitelist"].as_array_mut().expect("a list").push(theirs);
+}
+
 #[test]
 fn an_entry_that_another_writer_overwrites_is_added_again() {
-    let site = Site::new();
-    // Who had read before us writes after us, and our entry is gone.
-    site.controller.after_next_write(|setting| {
-        let theirs = json!({"direction": "src", "mode": "ip", "value": "192.168.10.99"});
-        *setting = used_setting();
-        setting["suppression"]["whitelist"].as_array_mut().expect("a list").push(theirs);
-    });
-    let done = site.unifi().apply().expect("applied");
-    assert!(matches!(done, Applied::Added { .. }), "{done:?}");
-    let setting = site.controller.setting();
-    let list = setting["suppression"]["whitelist"].as_array().expect("a list");
-    let values: Vec<&str> = list.iter().filter_map(|entry| entry["value"].as_str()).collect();
-    assert_eq!(values[2..], ["192.168.10.99", "192.168.10.20"], "theirs and ours");
-    assert_eq!(site.controller.writes().len(), 2);
+    let (at_once, later) = (Site::new(), Site::new());
+    at_once.controller.after_next_write(overwritten_by_another);
+    // The second reading is the one after our writing: only who looks once more sees this.
+    later.controller.after_reading(2, overwritten_by_another);
+    for site in [at_once, later] {
+        let done = site.unifi().apply().expect("applied");
+        assert!(matches!(done, Applied::Added { .. }), "{done:?}");
+        let setting = site.controller.setting();
+        let list = setting["suppression"]["whitelist"].as_array().expect("a list");
+        let values: Vec<&str> = list.iter().filter_map(|entry| entry["value"].as_str()).collect();
+        assert_eq!(values[2..], ["192.168.10.99", "192.168.10.20"], "theirs and ours");
+        assert_eq!(site.controller.writes().len(), 2);
+    }
 }
 
 #[test]

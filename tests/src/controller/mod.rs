@@ -75,6 +75,8 @@ struct Inner {
     /// What somebody else does when a write has arrived, and when one has been done.
     before_write: Vec<Change>,
     after_write: Vec<Change>,
+    /// The same, once a setting was read so many times more.
+    after_reads: Vec<(usize, Change)>,
     /// Method and body of each request that showed the right key, and each that did not.
     requests: Vec<(Method, Value)>,
     strangers: usize,
@@ -135,6 +137,11 @@ impl Controller {
     /// The same, right after its writing.
     pub fn after_next_write(&self, change: impl FnOnce(&mut Value) + Send + 'static) {
         self.lock().after_write.push(Box::new(change));
+    }
+
+    /// The same, right after the `nth` reading from now.
+    pub fn after_reading(&self, nth: usize, change: impl FnOnce(&mut Value) + Send + 'static) {
+        self.lock().after_reads.push((nth, Box::new(change)));
     }
 
     /// The bodies that were written so far.
@@ -210,7 +217,16 @@ async fn answer(inner: &Mutex<Inner>, request: Request<Incoming>) -> Response<Fu
     let path = head.uri.path();
     let mut inner = locked(inner);
     match (&head.method, path) {
-        (&Method::GET, SETTING) => ok(&inner.setting),
+        (&Method::GET, SETTING) => {
+            let answer = ok(&inner.setting);
+            for (nth, change) in std::mem::take(&mut inner.after_reads) {
+                match nth {
+                    0 | 1 => change(&mut inner.setting),
+                    _ => inner.after_reads.push((nth - 1, change)),
+                }
+            }
+            answer
+        }
         (&Method::PUT, SET) => {
             for change in std::mem::take(&mut inner.before_write) {
                 change(&mut inner.setting);
