@@ -27,6 +27,7 @@ pub mod addresses;
 pub mod clock;
 pub mod container;
 pub mod controller;
+pub mod crowds;
 mod dhcp;
 mod egress_config;
 mod enter;

@@ -45,6 +45,8 @@ enum Command {
     Forwarder(commands::forwarder::Arguments),
     /// Hold a TCP connection on which both ends talk.
     Session(commands::session::Arguments),
+    /// Take a server's places and memory, and say how good notifications fare.
+    Crowd(commands::crowd::Arguments),
     /// Connect a Unix socket to a TCP address.
     Relay(commands::relay::Arguments),
     /// Send datagrams without end.
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Post(arguments) => commands::http::post(&arguments),
         Command::Forwarder(arguments) => commands::forwarder::run(&arguments),
         Command::Session(arguments) => commands::session::run(&arguments),
+        Command::Crowd(arguments) => commands::crowd::run(&arguments),
         Command::Relay(arguments) => commands::relay::run(&arguments),
         Command::Load(arguments) => commands::load::run(&arguments),
         Command::Controller(arguments) => commands::controller::run(&arguments),

@@ -1,5 +1,6 @@
 //! Places for connections. Where all are taken, the one that has gone longest without completing a
 //! request yields to the newcomer: an idle crowd keeps nobody out, however large and from wherever.
+//! Nobody yields unheard, so that a flood is accepted no faster than it is dealt with.
 //!
 //! Must never end a connection whose request is being acted on.
 
@@ -10,7 +11,7 @@ use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard, Semaphore};
 
 /// Two Prometheis, two Alertmanagers, some people. The rest is room for those who mean no good: the
 /// more of it, the longer a newcomer has before a flood can push it out; and what each may hold of
-/// memory (16 KiB of headers, 32 KiB of body) times this stays well under the 64 MiB promised.
+/// memory (16 KiB of headers, 16 KiB of body) times this is what a crowd can hold.
 const PLACES: usize = 512;
 
 /// How many may wait for the one large buffer.
@@ -18,7 +19,7 @@ const QUEUE: usize = 4;
 
 pub struct Crowd {
     members: Mutex<Members>,
-    /// Somebody left, where nobody could be made to.
+    /// Somebody left, or can be made to.
     left: Notify,
     /// The one buffer for large bodies: kept, so that it cannot be in several arenas of the heap.
     large: Arc<Turn<Vec<u8>>>,
@@ -36,6 +37,8 @@ struct Member {
     proven: bool,
     /// Its latest arrival or completed request, as a count of such events.
     since: u64,
+    /// Whether what it had sent when it came has been read.
+    heard: bool,
     acting: bool,
     leave: Arc<Notify>,
 }
@@ -76,7 +79,7 @@ impl Default for Crowd {
 }
 
 impl Crowd {
-    /// A place for a newcomer; waits only while all others are being acted on.
+    /// A place for a newcomer; waits only while all others are being acted on, or unheard.
     pub async fn enter(self: &Arc<Self>) -> Place {
         loop {
             let left = self.left.notified();
@@ -93,7 +96,7 @@ impl Crowd {
             let oldest = members
                 .by_id
                 .iter()
-                .filter(|(_, member)| !member.acting)
+                .filter(|(_, member)| member.heard && !member.acting)
                 .min_by_key(|(_, member)| (member.proven, member.since));
             let oldest = *oldest?.0;
             if let Some(member) = members.by_id.remove(&oldest) {
@@ -102,7 +105,13 @@ impl Crowd {
         }
         let id = members.next();
         let leave = Arc::new(Notify::new());
-        let member = Member { proven: false, since: id, acting: false, leave: Arc::clone(&leave) };
+        let member = Member {
+            proven: false,
+            since: id,
+            heard: false,
+            acting: false,
+            leave: Arc::clone(&leave),
+        };
         members.by_id.insert(id, member);
         Some(Place { id, leave, crowd: Arc::clone(self) })
     }
@@ -123,6 +132,11 @@ impl Place {
     /// Returns when the place is to be given up.
     pub async fn yielded(&self) {
         self.leave.notified().await;
+    }
+
+    pub fn heard(&self) {
+        self.change(|member, _| member.heard = true);
+        self.crowd.left.notify_one();
     }
 
     pub fn proven(&self) {
@@ -172,9 +186,23 @@ mod tests {
     }
 
     #[test]
+    fn nobody_yields_unheard() {
+        let crowd = Arc::new(Crowd::default());
+        let places: Vec<Place> = (0..PLACES).map(|_| crowd.try_enter().expect("a place")).collect();
+        assert!(crowd.try_enter().is_none());
+        places[7].heard();
+        let newcomer = crowd.try_enter().expect("one was heard");
+        assert!(yields(&places[7]) && !yields(&newcomer));
+    }
+
+    #[test]
     fn the_longest_idle_yields_the_proven_last_and_the_acting_never() {
         let crowd = Arc::new(Crowd::default());
-        let enter = || crowd.try_enter().expect("a place");
+        let enter = || {
+            let place = crowd.try_enter().expect("a place");
+            place.heard();
+            place
+        };
         let places: Vec<Place> = (0..PLACES).map(|_| enter()).collect();
         places[0].proven();
         places[1].acting();

@@ -135,12 +135,14 @@ async fn connection<H, F, R>(
 {
     // An answer is written in one go; there is nothing to wait for.
     let _ = stream.set_nodelay(true);
+    // The reactor has its say first: what has been sent already is then there to be read.
+    tokio::task::yield_now().await;
     let config = site.gate.live.get().await;
     let Some(tls) = config.tls.clone() else {
         return requests(stream, &place, &site, ending).await;
     };
     let secured = tokio::select! {
-        secured = handshake(stream, tls) => secured,
+        secured = heard(handshake(stream, tls), &place) => secured,
         () = place.yielded() => return tracing::debug!("a place was yielded in a handshake"),
     };
     match secured {
@@ -151,6 +153,17 @@ async fn connection<H, F, R>(
             }
         }
     }
+}
+
+/// Drives a future; once it has read what was there and waits, its place may be asked for.
+async fn heard<F: Future>(future: F, place: &Place) -> F::Output {
+    let mut future = pin!(future);
+    tokio::select! {
+        biased;
+        done = future.as_mut() => return done,
+        () = async { place.heard() } => {}
+    }
+    future.await
 }
 
 /// The error is what to count, if anything.
@@ -193,7 +206,7 @@ async fn requests<S, H, F, R>(
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
-        ended = connection.as_mut() => {
+        ended = heard(connection.as_mut(), place) => {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }

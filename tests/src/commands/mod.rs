@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 pub mod controller;
+pub mod crowd;
 pub mod echo;
 pub mod flood;
 pub mod forwarder;

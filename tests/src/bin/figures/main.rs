@@ -45,6 +45,7 @@ enum Part {
     Replace,
     Tamper,
     Incidents,
+    Crowd,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,10 +64,13 @@ fn main() {
             Part::Replace => replacements(arguments.rounds * 100),
             Part::Tamper => tamper::tamperings(arguments.rounds.max(10)),
             Part::Incidents => incidents(arguments.rounds),
+            Part::Crowd => crowds(),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
-    for part in [Part::Switch, Part::Failover, Part::Incidents, Part::Replace, Part::Tamper] {
+    for part in
+        [Part::Switch, Part::Failover, Part::Incidents, Part::Replace, Part::Tamper, Part::Crowd]
+    {
         if chosen(part) {
             print!("{}", in_a_world(part, arguments.rounds, 0));
         }
@@ -238,6 +242,19 @@ fn incidents(rounds: u32) {
     println!("switches per incident:             {switches}");
     println!("failover alerts per incident:      {deliveries}");
     say_outside(&world);
+}
+
+/// A good notification in each kind of crowd: asked to answered, on a connection of its own.
+fn crowds() {
+    let world = locked(&EgressConfig::quick());
+    let actuator = world.start_actuator();
+    for kind in lab::crowds::CROWDS {
+        let seen = world.crowd(&actuator, kind, 10);
+        let mut took = Summary::new("ms");
+        seen.took.iter().for_each(|ms| took.add(*ms));
+        let (memory, made, failed) = (seen.most_memory_kib / 1024, seen.connections, seen.failed);
+        println!("crowd {kind:<10} {took}; failed {failed}; {memory} MiB; {made} connections");
+    }
 }
 
 trait Figures {
