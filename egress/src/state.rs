@@ -263,7 +263,11 @@ impl Store {
     /// Moves a state that cannot be used out of the way, and says where to.
     pub fn set_aside(&self, path: &PathName) -> Result<PathBuf, StateError> {
         let file = self.file(path);
-        let aside = file.with_extension(format!("json.aside-{}", Timestamp::now().0));
+        // A second one within a second must not take the place of the first.
+        let at = Timestamp::now().0;
+        let named = |nth| file.with_extension(format!("json.aside-{}", at + nth));
+        let free = |aside: &PathBuf| fs::symlink_metadata(aside).is_err();
+        let aside = (0..60).map(named).find(free).unwrap_or_else(|| named(0));
         fs::rename(&file, &aside).map_err(|source| StateError::Unwritable { file, source })?;
         fault::point(Point::StateAside);
         Ok(aside)
@@ -357,5 +361,7 @@ mod tests {
         assert!(matches!(store.read(&path), Err(StateError::Newer { found: 2, .. })));
         let aside = store.set_aside(&path).expect("set aside");
         assert!(aside.exists() && !store.file(&path).exists());
+        fs::create_dir(store.file(&path)).expect("a directory in its place");
+        assert_ne!(store.set_aside(&path).expect("set aside"), aside);
     }
 }
