@@ -1,6 +1,7 @@
 //! `figures`: measures what the project promises about time, and about rules that are replaced, in
 //! one run on one machine, so that ratios hold where absolute numbers do not. Never part of a test.
 
+mod outages;
 mod summary;
 mod tamper;
 mod worker;
@@ -46,6 +47,7 @@ enum Part {
     Tamper,
     Incidents,
     Crowd,
+    Outages,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,6 +67,7 @@ fn main() {
             Part::Tamper => tamper::tamperings(arguments.rounds.max(10)),
             Part::Incidents => incidents(arguments.rounds),
             Part::Crowd => crowds(),
+            Part::Outages => outages::of_one_kind(arguments.round, arguments.rounds),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
@@ -77,6 +80,9 @@ fn main() {
     }
     if chosen(Part::Leak) {
         leaks(arguments.rounds);
+    }
+    if chosen(Part::Outages) {
+        outages::of_every_kind(arguments.rounds);
     }
 }
 
