@@ -197,7 +197,7 @@ const SHOTS: &[Shot] = &[
         "udp --to [ff05::1:3]:547 --source-port 546 --from fd00:0:0:1::2",
         "ip6 saddr fd00:0:0:1::2 udp dport 547",
     ),
-    // Neighbour discovery: type, code, hop limit.
+    // Neighbour discovery: type, code, hop limit, address.
     shot(
         Passes,
         "neighbour solicitation",
@@ -215,6 +215,18 @@ const SHOTS: &[Shot] = &[
         "neighbour advertisement",
         "icmp6 --to [fd00:0:0:1::1]:0 --kind 136 --hop-limit 255",
         "icmpv6 type nd-neighbor-advert ip6 daddr fd00:0:0:1::1 ip6 length 24",
+    ),
+    shot(
+        Refused,
+        "advertisement, to a global address",
+        "icmp6 --to [2001:db8::1]:0 --kind 136 --hop-limit 255",
+        "icmpv6 type nd-neighbor-advert ip6 daddr 2001:db8::1",
+    ),
+    shot(
+        Refused,
+        "router solicitation, to a router",
+        "icmp6 --to [fd00:0:0:1::1]:0 --kind 133 --hop-limit 255",
+        "icmpv6 type nd-router-solicit ip6 daddr fd00:0:0:1::1",
     ),
     shot(
         Refused,

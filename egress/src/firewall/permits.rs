@@ -150,8 +150,11 @@ pub fn ntp(path: &Rules) -> Vec<Rule> {
 
 /// An address and a router, as narrow as the protocols allow. A lease is renewed by broadcast once
 /// its unicast renewals stay unanswered (RFC 2131, 4.4.5), so broadcast is enough.
+///
+/// Of neighbours only those that no router forwards to outside: a solicitation made by hand could
+/// carry anything to a global address. A neighbour with such an address is found by multicast.
 pub fn dhcp_and_ndp() -> Vec<Rule> {
-    let discovery = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"];
+    let near = ["ff02::1", "ff02::1:ff00:0/104", "fe80::/10", "fc00::/7"];
     vec![
         rule(
             [
@@ -162,26 +165,55 @@ pub fn dhcp_and_ndp() -> Vec<Rule> {
             ],
             "DHCP: an address and its renewal, by broadcast",
         ),
+        dhcp6(),
         rule(
             [
-                is("ip6 saddr", "fe80::/10"),
-                is("ip6 daddr", any_of(["ff02::1:2", "ff05::1:3"])),
-                port("udp sport", 546),
-                port("udp dport", 547),
-                accept(),
-            ],
-            "DHCPv6, by its multicast addresses",
-        ),
-        rule(
-            [
-                is("icmpv6 type", any_of(discovery)),
+                is("ip6 daddr", "ff02::2"),
+                is("icmpv6 type", "nd-router-solicit"),
                 is("icmpv6 code", 0),
                 is("ip6 hoplimit", 255),
                 accept(),
             ],
-            "neighbour discovery; the hop limit shows that no router forwards it (RFC 4861, 7.1)",
+            "router solicitation, by its multicast address",
+        ),
+        rule(
+            [
+                is("ip6 daddr", any_of(near)),
+                is("icmpv6 type", any_of(NEIGHBOURS)),
+                is("icmpv6 code", 0),
+                is("ip6 hoplimit", 255),
+                accept(),
+            ],
+            "neighbour discovery, to addresses that no router outside forwards to",
         ),
     ]
+}
+
+const NEIGHBOURS: [&str; 2] = ["nd-neighbor-solicit", "nd-neighbor-advert"];
+
+fn dhcp6() -> Rule {
+    rule(
+        [
+            is("ip6 saddr", "fe80::/10"),
+            is("ip6 daddr", any_of(["ff02::1:2", "ff05::1:3"])),
+            port("udp sport", 546),
+            port("udp dport", 547),
+            accept(),
+        ],
+        "DHCPv6, by its multicast addresses",
+    )
+}
+
+/// The same, asked of this host itself, which may have any address.
+pub fn dhcp6_and_ndp_of_host() -> [Rule; 2] {
+    let discovery = ["nd-router-solicit"].into_iter().chain(NEIGHBOURS);
+    let words = [
+        is("icmpv6 type", any_of(discovery)),
+        is("icmpv6 code", 0),
+        is("ip6 hoplimit", 255),
+        accept(),
+    ];
+    [dhcp6(), rule(words, "neighbour discovery; the hop limit shows that it was not forwarded")]
 }
 
 /// DNS and DNS over TLS, over UDP and TCP, with what is to be done about it.

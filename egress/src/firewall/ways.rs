@@ -6,7 +6,8 @@ use super::dsl::{
     rule, within,
 };
 use super::permits::{
-    by_family, dhcp_and_ndp, dns, endpoints, ntp, of, own_endpoints, to_addresses, to_set,
+    by_family, dhcp_and_ndp, dhcp6_and_ndp_of_host, dns, endpoints, ntp, of, own_endpoints,
+    to_addresses, to_set,
 };
 use super::rules::Rules;
 use super::table::TableSpec;
@@ -131,7 +132,7 @@ fn within_workload(path: &Rules) -> Option<Rule> {
 fn asks_host(path: &Rules) -> Vec<Rule> {
     let lease = [port("udp sport", 68), port("udp dport", 67), accept()];
     let mut rules = vec![rule(lease, "DHCP: an address from this host")];
-    rules.extend(dhcp_and_ndp().split_off(1));
+    rules.extend(dhcp6_and_ndp_of_host());
     rules.extend(to_resolvers(path));
     let words = [is("ct direction", "reply"), is("ct state", "established,related"), accept()];
     rules.push(rule(words, "an answer to what this host opened"));
