@@ -259,6 +259,36 @@ fn s1_a_containers_resolver_on_the_host_carries_nothing_outside() {
     });
 }
 
+#[test]
+fn s1_a_locked_bridge_does_not_reach_the_free_hosts_resolver() {
+    inside("s1_a_locked_bridge_does_not_reach_the_free_hosts_resolver", |world| {
+        world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+        world.add_container();
+        let lab = World::program("lab").display().to_string();
+        let upstream = format!("{ROUTER}:53");
+        let line = [&lab, "echo", "--listen", &upstream];
+        let _upstream = world.spawn(Ns::Router, "upstream", &line);
+        let _resolver = resolver(world, &upstream);
+        let asks = queries(world, "queries-before");
+        eventually(SOON, "the LAN's resolver answers", || asks.log().contains("10.0.0.2"));
+        assert!(world.observed(Class::LanBound) > 0, "the router would see it");
+        drop(asks);
+
+        let workload = format!("{{interfaces: [{BRIDGE}]}}");
+        world.write_config(&EgressConfig { workload, ..EgressConfig::quick() });
+        world.actuator_ok(&["converge"]);
+        world.reset_observer();
+        let asks = queries(world, "queries-after");
+        let _exporter = world.start_exporter();
+        let refused = "vpn_egress_blocked_packets_total{path=\"media\"}";
+        eventually(SOON, "its queries are refused", || {
+            world.metric(EXPORTER, refused).is_some_and(|count| count > 20.0)
+        });
+        assert!(!asks.log().contains("received_ns"), "{}", asks.log());
+        assert_eq!(world.observed(Class::LanBound), 0, "{:?}", world.observations());
+    });
+}
+
 /// Whether this host can open a connection on its LAN.
 fn session_to_router(world: &mut World) -> bool {
     let _service = world.listen(Ns::Router, 445);
