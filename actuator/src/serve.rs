@@ -25,6 +25,10 @@ const CARE: Duration = Duration::from_secs(1);
 /// Between two looks at least, however many events there are.
 const REST: Duration = Duration::from_millis(50);
 
+/// Between two looks where each finds the rules changed again: whoever fights for them is not raced,
+/// and they are whole within a second all the same.
+const LONGEST_REST: Duration = Duration::from_millis(500);
+
 pub struct Options {
     /// Open already, and not served before the first look.
     pub listeners: Vec<TcpListener>,
@@ -75,7 +79,7 @@ fn start_care(shared: &Shared) {
             // Nothing wakes us: the pause is the beat.
             Order::Found => CARE,
             // Our own repair is an event too; and who undoes it each time is not raced.
-            Order::Disturbed => (pause * 2).min(CARE),
+            Order::Disturbed => (pause * 2).min(LONGEST_REST),
         };
         thread::sleep(pause);
     });

@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use lab::programs::{ACTUATOR, kill};
-use lab::{EgressConfig, Endpoint, Exit, Keepalive, Leak, Tampering, World, eventually, inside};
+use lab::addresses::SECOND_UPLINK;
+use lab::programs::{ACTUATOR, EXPORTER, kill};
+use lab::{
+    EgressConfig, Endpoint, Exit, Keepalive, Leak, Ns, Tampering, World, eventually, inside,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Promised is one second. The tests share their machine; the figures are those of `make bench`.
@@ -91,5 +94,111 @@ fn s1_frames_past_the_ip_stack_find_no_gap_either() {
         world.tamper_with(Tampering::Flush);
         eventually(SOON, "the observer sees the gap", || world.observed_outside() > 0);
         drop(leaking);
+    });
+}
+
+/// Waits until the watch covers a device, and sends frames by it: they are stopped there.
+#[track_caller]
+fn assert_covered(world: &World, device: &str, what: &str) {
+    let since = Instant::now();
+    eventually(SOON, &format!("{what}: {device} is covered"), || {
+        let uplinks = world.status()["uplinks"].clone();
+        let found = uplinks
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|one| one["device"] == device && one["covered"] == true);
+        if found { Ok(()) } else { Err(uplinks.to_string()) }
+    });
+    println!("{what}: covered after {} ms", since.elapsed().as_millis());
+    assert!(since.elapsed() < INTACT_WITHIN, "{what}: {:?}", since.elapsed());
+    let attempts = world.send_by(Leak::Packet, 3, device);
+    assert_eq!(attempts.sent, 0, "{what}: {attempts:?}");
+    assert!(guarded(world), "{what}: the copies cover it, too");
+}
+
+#[test]
+fn s1_an_uplink_that_appears_is_renamed_or_recreated_is_covered() {
+    inside("s1_an_uplink_that_appears_is_renamed_or_recreated_is_covered", |world| {
+        locked(world);
+        // The control: without a daemon nobody covers it, and the frames get out.
+        world.plug_second_uplink();
+        let attempts = world.send_by(Leak::Packet, 3, SECOND_UPLINK);
+        assert_eq!(attempts.sent, 3, "{attempts:?}");
+        assert!(world.observed_outside() >= 3, "{:?}", world.observations());
+        let covered = world.status()["uplinks"].clone();
+        assert!(covered.to_string().contains("\"covered\":false"), "degraded: {covered}");
+
+        let _actuator = world.start_actuator();
+        await_guard(world);
+        assert_covered(world, SECOND_UPLINK, "found at the start");
+        world.reset_observer();
+        world.rename_uplink("wan0");
+        assert_covered(world, "wan0", "renamed");
+        for what in ["appeared", "recreated"] {
+            world.exec_ok(
+                Ns::Egress,
+                &["ip", "link", "add", "eth7", "type", "veth", "peer", "name", "peer7"],
+            );
+            for device in ["peer7", "eth7"] {
+                world.exec_ok(Ns::Egress, &["ip", "link", "set", device, "up"]);
+            }
+            world.exec_ok(
+                Ns::Egress,
+                &["ip", "route", "add", "default", "dev", "eth7", "metric", "900"],
+            );
+            assert_covered(world, "eth7", what);
+            world.exec_ok(Ns::Egress, &["ip", "link", "delete", "eth7"]);
+        }
+        assert_eq!(world.observed_outside(), 0, "{:?}", world.observations());
+    });
+}
+
+#[test]
+fn s7_with_the_daemon_dead_the_exporter_tells_of_each_tampering() {
+    inside("s7_with_the_daemon_dead_the_exporter_tells_of_each_tampering", |world| {
+        locked(world);
+        let _exporter = world.start_exporter();
+        let series = "vpn_egress_killswitch_intact{path=\"media\",table=\"killswitch\"}";
+        for tampering in Tampering::ALL {
+            assert_eq!(world.metric(EXPORTER, series), Some(1.0), "{tampering:?}: before");
+            world.tamper_with(tampering);
+            assert_eq!(world.metric(EXPORTER, series), Some(0.0), "{tampering:?}: the next scrape");
+            assert_eq!(world.metric(EXPORTER, "vpn_egress_guarded{path=\"media\"}"), Some(0.0));
+            world.actuator_ok(&["converge"]);
+        }
+    });
+}
+
+#[test]
+fn an_nft_that_hangs_is_killed_and_holds_nobody_up() {
+    inside("an_nft_that_hangs_is_killed_and_holds_nobody_up", |world| {
+        locked(world);
+        let pids = world.scratch().join("pids");
+        let script = format!("#!/bin/sh\necho $$ >> {}\nsleep 600\n", pids.display());
+        let nft = world.write_file("nft", &script, 0o755);
+        let bin = nft.parent().expect("a directory").display().to_string();
+        let scratch = world.scratch().display().to_string();
+        let started = Instant::now();
+        let line = [
+            "env".to_owned(),
+            format!("PATH={bin}:/usr/sbin:/usr/bin:/sbin:/bin"),
+            World::program("actuator").display().to_string(),
+            format!("--config.file={scratch}/egress.yml"),
+            format!("--state.directory={scratch}/state"),
+            "killswitch".into(),
+            "load".into(),
+        ];
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        let said = world.run(Ns::Egress, &line);
+        let took = started.elapsed();
+        assert_eq!(said.status.code(), Some(3), "{said:?}");
+        assert!(took < Duration::from_secs(6), "{took:?}");
+        let pids = std::fs::read_to_string(pids).expect("it was asked");
+        for pid in pids.lines() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains(") Z "), "left over: {stat}");
+        }
+        assert!(!world.exec_ok(Ns::Egress, &["ps", "-eo", "args"]).contains("sleep 600"));
     });
 }

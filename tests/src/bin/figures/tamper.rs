@@ -1,5 +1,7 @@
 //! From each of the five tamperings to intact rules, with traffic that would use any gap.
 
+use std::time::Duration;
+
 use lab::{EgressConfig, Exit, Leak, Tampering, eventually};
 
 use super::summary::Summary;
@@ -14,10 +16,11 @@ pub fn tamperings(rounds: u32) {
     let _leaking = world.start_leaking(&Leak::UNPRIVILEGED);
     for tampering in Tampering::ALL {
         let mut times = Summary::new("ms");
-        for _ in 0..rounds {
+        for round in 0..rounds {
             times.add(world.tamper_and_await(tampering).as_secs_f64() * 1000.0);
-            // What follows is to find a daemon at rest, as it is in life.
             eventually(PATIENCE, "the guard stands", || world.status()["guarded"] == true);
+            // The next is to find a daemon at rest, as in life, at another phase of its beat.
+            std::thread::sleep(Duration::from_millis(1200 + u64::from(round) * 137 % 1000));
         }
         println!("{:<35}{times}", format!("{}:", tampering.name()));
     }
