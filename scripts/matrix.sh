@@ -5,6 +5,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 scripts/setup.sh
+# wg-quick(8) documents its killswitch with it; nothing else here needs it.
+type -P iptables >/dev/null || { echo "matrix: iptables is missing: apt-get install iptables" >&2; exit 1; }
 cargo build --workspace --bins
 target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
 if [[ $# -gt 0 ]]; then
