@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::addresses::Endpoint;
+use crate::egress_config::EgressConfig;
 use crate::eventually::eventually;
 use crate::faults::Direction;
 use crate::ids::{IpsBlock, Signature, Volume};
 use crate::process::Process;
 use crate::programs::EXPORTER;
+use crate::wireguard::Keepalive;
 use crate::world::World;
 
 /// A chance of one in 16 384 at 2000 packets a second, and a busy machine.
@@ -81,6 +83,16 @@ impl Outage {
 }
 
 impl World {
+    /// Locked at the primary, tunnel up, with quick cycles.
+    #[track_caller]
+    pub fn lock_for_outages(&mut self) {
+        self.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+        // Answers to frequent handshakes would keep a server from its keepalives.
+        let standby_interval = "20s".into();
+        self.write_config(&EgressConfig { standby_interval, ..EgressConfig::quick() });
+        self.actuator_ok(&["converge"]);
+    }
+
     /// Prometheus with the shipped rules, for a gateway that blocks as long as the lab's.
     #[track_caller]
     pub fn start_prometheus_for_outages(&self) -> Process {

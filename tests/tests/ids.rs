@@ -49,11 +49,7 @@ fn under_load_the_tunnel_meets_the_signature_and_idle_it_does_not() {
 #[test]
 fn each_incident_is_told_by_its_evidence() {
     inside("each_incident_is_told_by_its_evidence", |world| {
-        world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
-        // Answers to frequent handshakes would keep a server from its keepalives.
-        let standby_interval = "20s".into();
-        world.write_config(&EgressConfig { standby_interval, ..EgressConfig::quick() });
-        world.actuator_ok(&["converge"]);
+        world.lock_for_outages();
         let _exporter = world.start_exporter();
         let _prometheus = world.start_prometheus_for_outages();
         let mut load = None;

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use lab::{EgressConfig, Endpoint, Keepalive, Outage, World};
+use lab::{Outage, World};
 
 use super::summary::Summary;
 use super::{Part, in_a_world};
@@ -23,11 +23,7 @@ pub fn of_every_kind(rounds: u32) {
 pub fn of_one_kind(kind: u32, rounds: u32) {
     let kind = Outage::ALL[kind as usize];
     let mut world = World::build();
-    world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
-    // Answers to frequent handshakes would keep a server from its keepalives.
-    let standby_interval = "20s".into();
-    world.write_config(&EgressConfig { standby_interval, ..EgressConfig::quick() });
-    world.actuator_ok(&["converge"]);
+    world.lock_for_outages();
     let _exporter = world.start_exporter();
     let _prometheus = world.start_prometheus_for_outages();
     let (mut right, mut alert, mut volume) = (0, 0, None);
