@@ -321,6 +321,8 @@ fn s2_handshakes_complete_with_a_strict_reverse_path() {
         let answers = "vpn_egress_endpoint_reachable{endpoint=\"primary\",method=\"handshake\",path=\"media\"}";
         let is = |value| world.metric(EXPORTER, answers) == Some(value);
         eventually(SOON, "the standby answers", || is(1.0));
+        let echo = answers.replace("handshake", "icmp");
+        eventually(SOON, "its echo too", || world.metric(EXPORTER, &echo) == Some(1.0));
         world.nft(Ns::Egress, "flush chain inet vpn_egress prerouting");
         eventually(SOON, "its answers go astray", || is(0.0));
         let _actuator = world.start_actuator();

@@ -153,12 +153,16 @@ fn mark_workloads(paths: &[&Rules]) -> Vec<Rule> {
     rules
 }
 
+/// The tunnel's packets, the echo to an endpoint, and what its host says of either.
+fn of_the_tunnel() -> Words {
+    is("meta l4proto", any_of(["udp", "icmp", "ipv6-icmp"]))
+}
+
 const SAVE: &str = "with rp_filter=1 an answer without the tunnel's mark points into the tunnel";
 
 fn save_mark(paths: &[Rules]) -> Vec<Rule> {
     let save = |path: &Rules| {
-        let words =
-            [is("meta l4proto", "udp"), marked(path.fwmark), "ct mark set meta mark".to_owned()];
+        let words = [of_the_tunnel(), marked(path.fwmark), "ct mark set meta mark".to_owned()];
         rule(words, SAVE)
     };
     paths.iter().map(save).collect()
@@ -168,7 +172,7 @@ fn restore_mark(paths: &[Rules]) -> Vec<Rule> {
     let restore = |path: &Rules| {
         let words = [
             is_not("iifname", quoted(&path.interface)),
-            is("meta l4proto", "udp"),
+            of_the_tunnel(),
             is("ct mark", super::dsl::hex(path.fwmark)),
             "meta mark set ct mark".to_owned(),
         ];
