@@ -54,6 +54,10 @@ fn every_panel_has_data_after_an_incident() {
         let workload = world.start_workload();
         workload.wait_for_exit(Exit::A, PATIENCE);
 
+        // As long as a step of a subquery, or nobody could tell since when the backup is active.
+        let before = "count_over_time(vpn_egress_endpoint_active{endpoint=\"backup\"}[10m:5s])";
+        eventually(PATIENCE, "the time before", || !world.query(before).is_empty());
+
         // An IPS blocks the flow under load; the path fails over; the measurement ends.
         let load = world.start_volume();
         world.ips_on(Signature::FourteenBits, IpsBlock::Flow, PATIENCE);

@@ -364,9 +364,11 @@ fn a_watchdog_that_stays_away_is_told_and_can_stop_the_path() {
         assert_eq!(world.actuator(&["status"]).exit, 3);
         assert!(world.actuator(&["status"]).out.contains("watchdog silent for"));
         assert_eq!(world.status()["standing"], "locked", "off by default");
+        // The metric is of the moment, the log of the daemon's next look.
+        let told = || daemon.log().matches("the watchdog is silent").count();
+        eventually(SOON, "it is in the log", || told() == 1);
         world.notify(std::slice::from_ref(&heartbeat));
         assert_eq!(world.metric(ACTUATOR, SILENT), Some(0.0));
-        let told = || daemon.log().matches("the watchdog is silent").count();
         eventually(SOON, "the next silence is told too", || told() == 2);
 
         world.write_config(&with("watchdog: {silent_after: 4s, when_silent: hard-stop}"));
