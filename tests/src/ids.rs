@@ -48,13 +48,16 @@ impl World {
             Signature::EightBits => 8,
             Signature::FourteenBits => 14,
         };
-        let (types, key) = match block {
+        // And its reverse, as gateways block.
+        let (types, key, reverse) = match block {
             IpsBlock::Flow => (
                 "ipv4_addr . inet_service . ipv4_addr . inet_service",
                 "ip saddr . udp sport . ip daddr . udp dport",
+                "ip daddr . udp dport . ip saddr . udp sport",
             ),
             IpsBlock::Packet | IpsBlock::AddressAndPort => {
-                ("ipv4_addr . ipv4_addr . inet_service", "ip saddr . ip daddr . udp dport")
+                let types = "ipv4_addr . ipv4_addr . inet_service";
+                (types, "ip saddr . ip daddr . udp dport", "ip daddr . ip saddr . udp sport")
             }
         };
         let remember = match block {
@@ -73,6 +76,7 @@ table inet ips {{
     chain forward {{
         type filter hook forward priority -1;
         iifname \"lan\" {key} @blocked drop
+        oifname \"lan\" {reverse} @blocked drop
         jump inspect
     }}
     chain inspect {{
