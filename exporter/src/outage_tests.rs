@@ -139,6 +139,8 @@ fn a_silent_endpoint_a_refusal_and_a_dead_uplink_are_told_apart() {
     story.up(3, "a").down(1, "a");
     story.asked("a", &Asked { handshake: Some(refused), echo: Some(true), failed: false }, true);
     assert_eq!(story.of("a").signs.refused, Some(true));
+    story.asked("a", &silent(), true);
+    assert_eq!(story.of("a").signs.refused, Some(true), "hosts say no only so often");
 }
 
 #[test]
