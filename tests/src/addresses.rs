@@ -21,6 +21,8 @@ pub const WIREGUARD_PORT: u16 = 51820;
 pub const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
 pub const EGRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// What the host is called while its uplink has another lease.
+pub const EGRESS_RENUMBERED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
 pub const EGRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 2);
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 1);

@@ -1,9 +1,12 @@
 //! What can go wrong on the host under test itself: its device, routes, uplinks and nft tables.
 
+use std::net::Ipv4Addr;
+
 use serde_json::Value;
 
 use crate::addresses::{
-    EGRESS, EGRESS_SECOND, Ns, ROUTER, ROUTER_SECOND, SECOND_UPLINK, TABLE, TUNNEL, UPLINK,
+    EGRESS, EGRESS_RENUMBERED, EGRESS_SECOND, Ns, ROUTER, ROUTER_SECOND, SECOND_UPLINK, TABLE,
+    TUNNEL, UPLINK,
 };
 use crate::topology::{SPARE, ip_batch};
 use crate::world::World;
@@ -50,13 +53,24 @@ impl World {
         }
     }
 
-    /// The uplink gets another address, as by a new lease.
+    /// The uplink gets another address, as by a new lease; the routes that the first one held up
+    /// go with it, but for the default.
     #[track_caller]
     pub fn change_address(&self) {
+        self.readdress(EGRESS, EGRESS_RENUMBERED);
+    }
+
+    /// Undoes [`World::change_address`], as when the old lease is given out again.
+    #[track_caller]
+    pub fn restore_address(&self) {
+        self.readdress(EGRESS_RENUMBERED, EGRESS);
+    }
+
+    fn readdress(&self, from: Ipv4Addr, to: Ipv4Addr) {
         ip_batch(
             Ns::Egress,
             &format!(
-                "addr del {EGRESS}/24 dev {UPLINK}\naddr add 10.0.0.3/24 dev {UPLINK}\n\
+                "addr del {from}/24 dev {UPLINK}\naddr add {to}/24 dev {UPLINK}\n\
                  route replace default via {ROUTER} dev {UPLINK}\n"
             ),
         );

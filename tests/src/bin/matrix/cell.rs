@@ -151,7 +151,7 @@ impl Stage {
     }
 
     /// Waits until each kind was tried so many times more.
-    fn await_tries(&mut self, more: u64) {
+    pub fn await_tries(&mut self, more: u64) {
         let from = self.tried();
         eventually(PATIENCE, "every kind is sent", || {
             let now = self.tried();

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use lab::addresses::Endpoint;
+use lab::addresses::{Endpoint, WORLD_HOLE};
 use lab::programs::{kill, leak, tunnel_down};
 use lab::{Direction, Keepalive, Kind, Leak, World, eventually};
 use nix::sys::signal::Signal;
@@ -14,6 +14,8 @@ use crate::cell::Stage;
 use crate::lock::{Lock, config};
 
 const SOON: Duration = Duration::from_secs(30);
+/// Packets of each kind that are sent from another address, before the first one comes back.
+const RENUMBERED: u64 = 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 pub enum Fault {
@@ -60,7 +62,7 @@ impl Fault {
             Self::RoutesRemoved => "the tunnel's routes removed",
             Self::RulesRemoved => "policy rules removed",
             Self::UplinkDownUp => "uplink down and up",
-            Self::AddressChanged => "uplink's address changed",
+            Self::AddressChanged => "uplink's address changed, and back",
             Self::NewDefaultRoute => "new default route (0/1 and 128/1)",
             Self::SecondUplink => "second uplink plugged in",
             Self::UplinkRenamed => "uplink renamed",
@@ -133,7 +135,13 @@ impl Fault {
                 world.uplink_down();
                 world.uplink_up();
             }
-            Self::AddressChanged => world.change_address(),
+            // A flow from before has no address to be sent from until its own is back.
+            Self::AddressChanged => {
+                world.change_address();
+                stage.await_tries(RENUMBERED);
+                stage.world.restore_address();
+                stage.world.route_outside(WORLD_HOLE);
+            }
             Self::NewDefaultRoute => world.add_default_route(),
             Self::SecondUplink => world.plug_second_uplink(),
             Self::UplinkRenamed => world.rename_uplink("eth9"),
