@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use lab::addresses::SECOND_UPLINK;
-use lab::programs::{ACTUATOR, EXPORTER, kill};
+use lab::programs::{ACTUATOR, EXPORTER, kill, leak};
 use lab::{
-    EgressConfig, Endpoint, Exit, Keepalive, Leak, Ns, Tampering, World, eventually, inside,
+    Class, EgressConfig, Endpoint, Exit, Keepalive, Leak, Ns, Tampering, World, eventually, inside,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -93,6 +93,91 @@ fn s1_frames_past_the_ip_stack_find_no_gap_either() {
         kill(&mut actuator);
         world.tamper_with(Tampering::Flush);
         eventually(SOON, "the observer sees the gap", || world.observed_outside() > 0);
+        drop(leaking);
+    });
+}
+
+/// The table of the hard stop, and its copy.
+const STOP: &str = "vpn_egress_stop";
+const STOP_COPY: &str = "vpn_egress_stop_guard";
+
+fn has_table(world: &World, table: &str) -> bool {
+    world.exec_ok(Ns::Egress, &["nft", "list", "tables"]).contains(&format!("inet {table}\n"))
+}
+
+#[test]
+fn s3_no_flush_opens_a_hard_stop_while_the_daemon_lives() {
+    inside("s3_no_flush_opens_a_hard_stop_while_the_daemon_lives", |world| {
+        locked(world);
+        let mut actuator = world.start_actuator();
+        let workload = world.start_workload();
+        workload.wait_for_exit(Exit::A, SOON);
+        await_guard(world);
+        world.send_outside(Leak::Packet, 1);
+        assert_eq!(world.notify(&[leak()]).1, ["hard_stopped"]);
+        assert!(has_table(world, STOP_COPY), "the copy is there with the stop");
+
+        world.reset_observer();
+        let stopped = Instant::now();
+        for _ in 0..10 {
+            world.flush_ruleset();
+            eventually(SOON, "the stop is put back", || has_table(world, STOP));
+        }
+        assert_eq!(workload.answers_since(stopped).len(), 0, "nothing passed, the tunnel included");
+        assert_eq!(world.observed(Class::Tunnel), 0);
+        assert_eq!(world.observed_outside(), 0);
+        eventually(SOON, "the walls are back", || guarded(world));
+
+        // The copy goes with the stop, and keeps nothing shut.
+        world.actuator_ok(&["release", "--reason", "a test"]);
+        let released = Instant::now();
+        assert!(!has_table(world, STOP) && !has_table(world, STOP_COPY));
+        eventually(SOON, "traffic flows", || !workload.answers_since(released).is_empty());
+
+        // The control: without a daemon the same flush opens the tunnel.
+        world.send_outside(Leak::Packet, 1);
+        assert_eq!(world.notify(&[leak()]).1, ["hard_stopped"]);
+        kill(&mut actuator);
+        assert!(has_table(world, STOP) && !has_table(world, STOP_COPY), "the plain one stays");
+        let flushed = Instant::now();
+        world.flush_ruleset();
+        eventually(SOON, "traffic flows", || !workload.answers_since(flushed).is_empty());
+    });
+}
+
+#[test]
+fn s1_a_lock_that_cannot_be_repaired_is_a_hard_stop() {
+    inside("s1_a_lock_that_cannot_be_repaired_is_a_hard_stop", |world| {
+        locked(world);
+        let _actuator = world.start_actuator();
+        await_guard(world);
+        world.reset_observer();
+        let leaking = world.start_leaking(&Leak::UNPRIVILEGED);
+        // Another program takes our table for its own: from then on we may not write it.
+        let pipe = world.scratch().join("thief").display().to_string();
+        let thief = "mkfifo $0; exec 3<>$0; echo 'delete table inet vpn_egress; \
+                     add table inet vpn_egress { flags owner; }' >&3; exec nft -i <&3";
+        let mut thief = world.spawn(Ns::Egress, "thief", &["sh", "-c", thief, &pipe]);
+        eventually(SOON, "the path is cut", || {
+            let status = world.status();
+            if status["standing"] == "stopped" { Ok(()) } else { Err(status.to_string()) }
+        });
+        let status = world.status().to_string();
+        assert!(status.contains("the lock could not be repaired"), "{status}");
+        assert_tight(world, "the table is another's");
+
+        // With the table its own again, a person releases it.
+        thief.stop();
+        eventually(SOON, "it is released", || {
+            let said = world.actuator(&["release", "--reason", "the other program is gone"]);
+            if said.exit == 0 { Ok(()) } else { Err(said) }
+        });
+        eventually(SOON, "the lock is whole", || {
+            let status = world.status();
+            let whole = status["standing"] == "locked" && status["guarded"] == true;
+            if whole { Ok(()) } else { Err(status.to_string()) }
+        });
+        assert_tight(world, "after the release");
         drop(leaking);
     });
 }

@@ -40,7 +40,7 @@ impl Engine {
     /// Takes the copies off, before the walls are.
     pub(super) fn unguard(&self) {
         if let Some(guard) = &mut *self.guard.borrow_mut() {
-            guard.let_go();
+            guard.let_walls_go();
         }
     }
 
@@ -182,6 +182,12 @@ impl Engine {
             let cut = self.stop_in_kernel(path, StopKind::Latched);
             tracing::warn!(path = %path.name, cut = cut.is_ok(), "the hard stop was put back");
             self.metrics.repairs.with_label_values(&[path.name.as_str(), "stop"]).inc();
+        } else if let Some(kind) = kind
+            && sight.walls.as_ref().is_ok_and(|walls| !walls.stop_is_guarded())
+            && let Ok((mut cut, living)) = self.others_by_stop(path)
+        {
+            cut.push((self.rules(path), kind));
+            self.guard_stop(&cut, &living);
         }
         if state.latch.is_none() {
             state.latch = Some(Latch {

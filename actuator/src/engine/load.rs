@@ -138,6 +138,15 @@ impl Engine {
         }
     }
 
+    /// The same of the hard stop, whose copy comes and goes with it.
+    pub(super) fn guard_stop(&self, cut: &[(Rules, StopKind)], living: &[Rules]) {
+        if let Some(guard) = &mut *self.guard.borrow_mut()
+            && let Err(error) = firewall::hold_stop(guard, cut, living)
+        {
+            tracing::warn!(error = chain(error), "no guard: the hard stop is alone");
+        }
+    }
+
     /// The guard's nft was ended, or this is the first look.
     pub(super) fn guard_again(&self, path: &PathConfig, state: &PathState) {
         let (Some(intended), Ok(mut loaded)) = (&state.intended, self.others_loaded(path)) else {

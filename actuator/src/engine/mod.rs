@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use egress::config::{Config, ConfigError, Endpoint, PathConfig};
 use egress::device::{self, DeviceError};
 use egress::fault::{self, Point};
-use egress::firewall::{Guard, NftError, Rules, StopKind, Walls, set_stop};
+use egress::firewall::{self, Guard, NftError, Rules, StopKind, Walls};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{chain, shake_hands};
 use egress::probe::HandshakeOutcome;
@@ -185,14 +185,21 @@ impl Engine {
     fn stop_in_kernel(&self, path: &PathConfig, kind: StopKind) -> Result<(), NftError> {
         let (mut cut, living) = self.others_by_stop(path).unwrap_or_default();
         cut.push((self.rules(path), kind));
-        set_stop(&cut, &living)
+        self.set_stop(&cut, &living)
     }
 
     /// Lifts the stop of `path` and of no other.
     fn lift_in_kernel(&self, path: &PathConfig) -> Result<(), NftError> {
         let (cut, mut living) = self.others_by_stop(path)?;
         living.push(self.rules(path));
-        set_stop(&cut, &living)
+        self.set_stop(&cut, &living)
+    }
+
+    /// The stop itself, and then its copy: the copy alone would be nobody's latch.
+    fn set_stop(&self, cut: &[(Rules, StopKind)], living: &[Rules]) -> Result<(), NftError> {
+        firewall::set_stop(cut, living)?;
+        self.guard_stop(cut, living);
+        Ok(())
     }
 
     /// The other paths: those that are cut, and those that are not.

@@ -1,5 +1,5 @@
-//! A copy of both walls in tables that nobody but its owner can change or flush, not even as root:
-//! while the daemon lives, no `nft flush ruleset` opens a gap.
+//! Copies of both walls and of the hard stop in tables that nobody but their owner can change or
+//! flush, not even as root: while the daemon lives, no `nft flush ruleset` opens a gap.
 //!
 //! The kernel ties a table with `flags owner` to one netlink socket, and removes it with that. The
 //! socket is that of an `nft` that reads one transaction per line for as long as we live. It adds to
@@ -25,6 +25,7 @@ use crate::process;
 /// The copies' names.
 pub const KILLSWITCH: &str = "vpn_egress_guard";
 pub const WATCH: &str = "vpn_egress_watch_guard";
+pub const STOP: &str = "vpn_egress_stop_guard";
 
 /// The copy's chains come after those of the original: what the original refuses, it counts.
 const AFTER: i32 = 1;
@@ -41,28 +42,58 @@ const ANSWER: &str = "{\"nftables\"";
 /// Holds the copies for as long as it lives.
 #[derive(Debug, Default)]
 pub struct Guard {
-    keeper: Option<Keeper>,
+    walls: Holder,
+    /// Of its own: a stop comes and goes, and what is wrong with one must not cost the other.
+    stop: Holder,
 }
 
 impl Guard {
-    /// Makes the copies those of the walls, all in one transaction. Where that cannot be done there
-    /// is no copy: an old one would refuse what the walls permit by now (S2).
-    pub fn hold(&mut self, killswitch: TableSpec, watch: TableSpec) -> Result<(), NftError> {
-        let copies =
-            [killswitch.copy_to(KILLSWITCH, FLAGS, AFTER), watch.copy_to(WATCH, FLAGS, AFTER)];
+    /// Makes the copies those of the walls, both in one transaction.
+    pub fn hold_walls(&mut self, killswitch: TableSpec, watch: TableSpec) -> Result<(), NftError> {
+        self.walls.hold(&[copy(killswitch, KILLSWITCH), copy(watch, WATCH)])
+    }
+
+    pub fn hold_stop(&mut self, stop: TableSpec) -> Result<(), NftError> {
+        self.stop.hold(&[copy(stop, STOP)])
+    }
+
+    /// Takes the walls' copies off.
+    pub fn let_walls_go(&mut self) {
+        self.walls.let_go();
+    }
+
+    /// Takes the stop's copy off.
+    pub fn let_stop_go(&mut self) {
+        self.stop.let_go();
+    }
+}
+
+fn copy(original: TableSpec, name: &'static str) -> TableSpec {
+    original.copy_to(name, FLAGS, AFTER)
+}
+
+/// What one owner holds.
+#[derive(Debug, Default)]
+struct Holder {
+    keeper: Option<Keeper>,
+}
+
+impl Holder {
+    /// Where a copy cannot be made what it is to be, there is none: an old one would refuse what the
+    /// original permits by now (S2).
+    fn hold(&mut self, copies: &[TableSpec]) -> Result<(), NftError> {
         if let Some(keeper) = self.keeper.take_if(|keeper| keeper.loads < LOADS) {
-            match self.load(keeper, &copies) {
+            match self.load(keeper, copies) {
                 Ok(()) => return Ok(()),
                 Err(error) => tracing::warn!(%error, "the guard's nft is started anew"),
             }
         }
         self.let_go();
         let keeper = Keeper::start().map_err(NftError::Missing)?;
-        self.load(keeper, &copies)
+        self.load(keeper, copies)
     }
 
-    /// Takes the copies off.
-    pub fn let_go(&mut self) {
+    fn let_go(&mut self) {
         self.keeper = None;
     }
 

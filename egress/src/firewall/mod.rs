@@ -30,6 +30,7 @@ pub use netlink::is_of_our_tables;
 pub use nft::NftError;
 pub use rules::Rules;
 pub use stop::StopKind;
+use table::TableSpec;
 
 use crate::config::{PathConfig, Uplinks};
 use crate::fault::{self, Point};
@@ -51,6 +52,8 @@ pub struct Walls {
 pub struct Copies {
     pub killswitch: Option<Listing>,
     pub watch: Option<Listing>,
+    /// Looked at only where the stop itself is there.
+    pub stop: Option<Listing>,
 }
 
 /// What was counted as leaked: by the watch, and by its copy where the watch was not there to.
@@ -84,14 +87,17 @@ pub struct Counts {
 
 impl Walls {
     pub fn read() -> Result<Self, NftError> {
+        let stop = Listing::read(NfFamily::INet, stop::TABLE)?;
+        let stop_copy = || guard::read(NfFamily::INet, guard::STOP, stop::TABLE);
         Ok(Self {
             killswitch: Listing::read(NfFamily::INet, killswitch::TABLE)?,
             watch: Listing::read(NfFamily::NetDev, watch::TABLE)?,
-            stop: Listing::read(NfFamily::INet, stop::TABLE)?,
             guard: Copies {
                 killswitch: guard::read(NfFamily::INet, guard::KILLSWITCH, killswitch::TABLE)?,
                 watch: guard::read(NfFamily::NetDev, guard::WATCH, watch::TABLE)?,
+                stop: stop.as_ref().map_or(Ok(None), |_| stop_copy())?,
             },
+            stop,
         })
     }
 
@@ -132,6 +138,12 @@ impl Walls {
     pub fn stops(&self, path: &PathName) -> bool {
         self.stop_kind(path).is_some()
     }
+
+    /// Whether the guard holds a copy of the very stop that is in the kernel.
+    pub fn stop_is_guarded(&self) -> bool {
+        let digest = |listing: &Option<Listing>| listing.as_ref().map(Listing::digest);
+        self.stop.is_some() && digest(&self.stop) == digest(&self.guard.stop)
+    }
 }
 
 /// The leak counters alone, for the moment before an action, when milliseconds count.
@@ -154,7 +166,23 @@ fn leaked_in(table: &str, counter: &str) -> Result<Option<Count>, NftError> {
 pub fn hold(guard: &mut Guard, paths: &[Rules], devices: &[Device]) -> Result<(), NftError> {
     let paths = present(paths);
     let names: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
-    guard.hold(killswitch::table(&paths, &outside(&paths, &names)), watch::table(&paths, &names))
+    let killswitch = killswitch::table(&paths, &outside(&paths, &names));
+    guard.hold_walls(killswitch, watch::table(&paths, &names))
+}
+
+/// Makes the guard's copy of the stop what [`set_stop`] makes the stop.
+pub fn hold_stop(
+    guard: &mut Guard,
+    paths: &[(Rules, StopKind)],
+    living: &[Rules],
+) -> Result<(), NftError> {
+    match stop_table(paths, living) {
+        Some(stop) => guard.hold_stop(stop),
+        None => {
+            guard.let_stop_go();
+            Ok(())
+        }
+    }
 }
 
 /// The devices that lead outside, and not to a workload.
@@ -216,13 +244,17 @@ pub fn load_watch(paths: &[Rules], uplinks: &[String]) -> Result<(Listing, Vec<D
 
 /// Cuts exactly these paths, and none of the `living`; with none to cut, lifts every stop.
 pub fn set_stop(paths: &[(Rules, StopKind)], living: &[Rules]) -> Result<(), NftError> {
-    if paths.is_empty() {
-        return transaction::remove(NfFamily::INet, stop::TABLE).map(|_| ());
+    match stop_table(paths, living) {
+        Some(stop) => transaction::replace(&stop).map(|_| ()),
+        None => transaction::remove(NfFamily::INet, stop::TABLE).map(|_| ()),
     }
+}
+
+fn stop_table(paths: &[(Rules, StopKind)], living: &[Rules]) -> Option<TableSpec> {
     let cut: Vec<Rules> = paths.iter().map(|(path, _)| path.clone()).collect();
     let kinds = paths.iter().map(|(_, kind)| *kind);
     let cut: Vec<(Rules, StopKind)> = present(&cut).into_iter().zip(kinds).collect();
-    transaction::replace(&stop::table(&cut, &present(living))).map(|_| ())
+    (!cut.is_empty()).then(|| stop::table(&cut, &present(living)))
 }
 
 /// Takes both walls off. Only ever on a person's word.
