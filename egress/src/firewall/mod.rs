@@ -176,13 +176,11 @@ pub fn hold_stop(
     paths: &[(Rules, StopKind)],
     living: &[Rules],
 ) -> Result<(), NftError> {
-    match stop_table(paths, living) {
-        Some(stop) => guard.hold_stop(stop),
-        None => {
-            guard.let_stop_go();
-            Ok(())
-        }
-    }
+    let Some(stop) = stop_table(paths, living) else {
+        guard.let_stop_go();
+        return Ok(());
+    };
+    guard.hold_stop(stop)
 }
 
 /// The devices that lead outside, and not to a workload.
