@@ -8,6 +8,7 @@ use std::path::Path;
 use egress::config::{Config, ConfigError};
 use egress::firewall::{self, NftError, Rules, StopKind, Walls};
 use egress::observe::chain;
+use egress::pins;
 use egress::probe::uplink::default_route_devices;
 use egress::state::{StateError, Store};
 
@@ -30,7 +31,7 @@ impl Lock {
 
 /// `actuator killswitch load`.
 pub fn load(config_file: &Path, store: &Store) -> Reply {
-    match Config::load(config_file) {
+    match pins::config(config_file, store) {
         Ok(config) => put(&as_converged(&config, store)),
         Err(error) => without_config(&error, store),
     }

@@ -48,6 +48,10 @@ pub enum Command {
         path: Option<String>,
         seconds: u64,
     },
+    Down {
+        #[serde(default)]
+        path: Option<String>,
+    },
     Status {
         form: Form,
         standbys: Standbys,
@@ -83,7 +87,9 @@ impl Command {
         match self {
             Self::Status { .. } => true,
             Self::Converge { wish } => wish.check,
-            Self::Release { .. } | Self::Unlock { .. } | Self::Pause { .. } => false,
+            Self::Release { .. } | Self::Unlock { .. } | Self::Pause { .. } | Self::Down { .. } => {
+                false
+            }
         }
     }
 }
@@ -139,6 +145,7 @@ pub fn carry_out(shared: &Shared, ask: &Ask) -> Reply {
         Command::Converge { wish } => shared.lock().converge(wish),
         Command::Release { path, reason } => shared.lock().release(path.as_deref(), reason),
         Command::Unlock { path, reason } => shared.lock().unlock(path.as_deref(), reason),
+        Command::Down { path } => shared.lock().down(path.as_deref()),
         Command::Pause { path, seconds } => {
             shared.lock().pause(path.as_deref(), Duration::from_secs(*seconds))
         }

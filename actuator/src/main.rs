@@ -8,9 +8,11 @@ mod engine;
 mod frugal;
 mod history;
 mod ids;
+mod init;
 mod lock;
 mod metrics;
 mod notification;
+mod resolve;
 mod serve;
 mod validate;
 mod vital;
@@ -23,8 +25,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use egress::config::Config;
 use egress::observe::chain;
+use egress::pins;
 use egress::state::Store;
 use web::{LogFlags, WebFlags};
 
@@ -76,6 +78,8 @@ enum Act {
         #[command(flatten)]
         web: WebFlags,
     },
+    /// Write a commented config from a provider's files.
+    Init(init::Init),
     /// Make the host what the config says: the only failback. Prints what it changed.
     Converge {
         /// Change nothing; exit 2 where something would be changed.
@@ -121,6 +125,12 @@ enum Act {
         path: Option<String>,
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
+    },
+    /// Take down the tunnel that converge brought up. The lock stays.
+    Down {
+        /// Of this path only.
+        #[arg(long, value_name = "NAME")]
+        path: Option<String>,
     },
     /// Check the config, and the health of every path once.
     Validate,
@@ -199,17 +209,24 @@ fn main() -> ExitCode {
     let reply = match &flags.act {
         Act::Serve { token, web } => daemon(&flags, token.as_deref(), web),
         Act::Killswitch(Rules::Load) => boot::load(&flags.config_file(), &Store::new(&flags.state)),
-        Act::Validate => match Config::load(&flags.config_file()) {
-            Ok(config) => validate::validate(&config, &Store::new(&flags.state)),
-            Err(error) => Reply::config(chain(error)),
-        },
+        Act::Init(init) => init::run(init, &flags.config_file(), &egress::connections::own()),
+        Act::Validate => {
+            let store = Store::new(&flags.state);
+            match pins::config(&flags.config_file(), &store) {
+                Ok(config) => validate::validate(&config, &store),
+                Err(error) => Reply::config(chain(error)),
+            }
+        }
         Act::Converge { check, force, json } => {
             let sessions = egress::connections::own();
             let wish = Wish { check: *check, force: *force, sessions };
             let reply = request(&flags, Command::Converge { wish });
-            control::report(ids::converge(reply, *check, &flags.config_file()), form(*json))
+            control::report(
+                ids::converge(reply, *check, &flags.config_file(), &Store::new(&flags.state)),
+                form(*json),
+            )
         }
-        Act::Ids(command) => ids::run(command, &flags.config_file()),
+        Act::Ids(command) => ids::run(command, &flags.config_file(), &Store::new(&flags.state)),
         #[cfg(debug_assertions)]
         Act::FaultPoints => Reply::done(
             egress::fault::Point::ALL.iter().map(|point| point.name().to_owned()).collect(),
@@ -224,13 +241,16 @@ fn main() -> ExitCode {
         Act::Unlock { path, reason } => {
             request(&flags, Command::Unlock { path: path.clone(), reason: reason.clone() })
         }
+        Act::Down { path } => request(&flags, Command::Down { path: path.clone() }),
         Act::Pause { path, time } => {
             request(&flags, Command::Pause { path: path.clone(), seconds: time.as_secs() })
         }
-        Act::Killswitch(Rules::Print) => match Config::load(&flags.config_file()) {
-            Ok(config) => Reply::done(vec![egress::firewall::text(&config.paths)]),
-            Err(error) => Reply::config(chain(error)),
-        },
+        Act::Killswitch(Rules::Print) => {
+            match pins::config(&flags.config_file(), &Store::new(&flags.state)) {
+                Ok(config) => Reply::done(vec![egress::firewall::text(&config.paths)]),
+                Err(error) => Reply::config(chain(error)),
+            }
+        }
     };
     let failed = ![exit::DONE, exit::WOULD_CHANGE].contains(&reply.exit);
     let answers =
@@ -274,7 +294,12 @@ fn request(flags: &Flags, command: Command) -> Reply {
 }
 
 fn act_here(flags: &Flags, ask: &Ask) -> Reply {
-    match Engine::new(flags.config_file(), Store::new(&flags.state)) {
+    let (file, store) = (flags.config_file(), Store::new(&flags.state));
+    let engine = match ask.command {
+        Command::Converge { .. } => Engine::for_converge(file, store),
+        _ => Engine::new(file, store),
+    };
+    match engine {
         Ok(engine) => control::carry_out(&Shared::new(engine), ask),
         Err(error) if matches!(ask.command, Command::Status { .. }) => {
             Reply::new(vec![chain(error), boot::in_force()], exit::CONFIG)

@@ -16,6 +16,12 @@ pub fn validate(config: &Config, store: &Store) -> Reply {
     let mut worst = exit::DONE;
     for path in &config.paths {
         let cycle = observe::check(path, store, false, &Handshakes::default());
+        for endpoint in &path.endpoints {
+            let pinned = endpoint.hostname.iter();
+            lines.extend(pinned.map(|host| {
+                format!("{}: {host} is {}, as pinned", path.name, endpoint.address.ip())
+            }));
+        }
         lines.push(format!("{}: {}", path.name, cycle.verdict));
         worst = worst.max(code(&cycle.verdict));
         worst = worst.max(in_the_way(path, &mut lines));

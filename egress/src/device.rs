@@ -23,7 +23,9 @@ const SOCKET_DIRECTORY: &str = "/var/run/wireguard";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    #[error("interface {0} does not exist: bring it up (for example `wg-quick up {0}`)")]
+    #[error(
+        "interface {0} does not exist: run `actuator converge`, or bring it up (for example `wg-quick up {0}`)"
+    )]
     Missing(String),
     #[error("`{0}` is no interface name")]
     Name(String),

@@ -19,10 +19,12 @@ pub mod names;
 pub mod neighbours;
 pub mod observe;
 pub mod pause;
+pub mod pins;
 pub mod probe;
 pub mod process;
 pub mod run;
 pub mod state;
+pub mod tunnel;
 
 #[cfg(test)]
 mod upgrade_tests;

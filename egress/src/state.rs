@@ -18,6 +18,7 @@ use crate::firewall::Rules;
 use crate::names::{EndpointName, PathName};
 use crate::pause::PauseClock;
 use crate::probe::uplink::Device;
+use crate::tunnel::BroughtUp;
 
 pub const DEFAULT_DIRECTORY: &str = "/var/lib/vpn-egress";
 
@@ -136,6 +137,9 @@ pub struct PathState {
     /// a reboot can complete none.
     #[serde(default)]
     pub latest_handshake: Option<Timestamp>,
+    /// `Some`: what of the tunnel is ours, and is made again where it is missing.
+    #[serde(default)]
+    pub brought_up: Option<BroughtUp>,
     pub last_release: Option<Act>,
     pub last_converge: Option<Timestamp>,
     pub intended: Option<Intended>,
@@ -162,6 +166,7 @@ impl PathState {
             paused_until: None,
             pause_clock: None,
             latest_handshake: None,
+            brought_up: None,
             last_release: None,
             last_converge: None,
             intended: None,
@@ -215,7 +220,7 @@ impl Store {
             version: u32,
         }
         let file = self.file(path);
-        let text = match own(&file).and_then(|()| file::read(&file, MOST)) {
+        let text = match self.text(&file, MOST) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StateError::Missing { path: path.clone(), file });
@@ -240,10 +245,19 @@ impl Store {
     }
 
     fn replace(&self, file: &Path, state: &PathState) -> io::Result<()> {
+        self.put(file, &serde_json::to_vec_pretty(state)?)
+    }
+
+    /// What a file of ours holds, if nobody else can have written it.
+    pub(crate) fn text(&self, file: &Path, most: u64) -> io::Result<Vec<u8>> {
+        own(file).and_then(|()| file::read(file, most))
+    }
+
+    /// Puts `text` in the place of what the file held, whole or not at all.
+    pub(crate) fn put(&self, file: &Path, text: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
-        let temporary = file.with_extension("json.new");
-        let mut text = serde_json::to_vec_pretty(state)?;
-        text.push(b'\n');
+        let extension = file.extension().unwrap_or_default().to_string_lossy();
+        let temporary = file.with_extension(format!("{extension}.new"));
         // What others may have put there is not followed, nor waited for.
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -251,7 +265,8 @@ impl Store {
         }
         let mut new =
             OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
-        new.write_all(&text)?;
+        new.write_all(text)?;
+        new.write_all(b"\n")?;
         new.sync_all()?;
         fault::point(Point::StateWritten);
         fs::rename(&temporary, file)?;

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use egress::config::{Config, ConfigError};
 use egress::observe::chain;
+use egress::pins;
 use egress::state::{Store, Timestamp};
 
 pub struct Current {
     file: PathBuf,
+    /// Where hostnames are pinned.
+    store: Store,
     inner: Mutex<Inner>,
 }
 
@@ -21,9 +24,9 @@ struct Inner {
 
 impl Current {
     pub fn load(file: PathBuf, store: &Store) -> Result<Self, ConfigError> {
-        let config = Arc::new(Config::load(&file)?);
+        let config = Arc::new(pins::config(&file, store)?);
         let converged = converged(&config, store);
-        Ok(Self { file, inner: Mutex::new(Inner { config, converged }) })
+        Ok(Self { file, store: store.clone(), inner: Mutex::new(Inner { config, converged }) })
     }
 
     pub fn get(&self) -> Arc<Config> {
@@ -31,7 +34,7 @@ impl Current {
     }
 
     pub fn on_disk(&self) -> Result<Config, ConfigError> {
-        Config::load(&self.file)
+        pins::config(&self.file, &self.store)
     }
 
     /// Reads the config anew after a converge; one that cannot be read leaves the old one in use.
@@ -41,7 +44,7 @@ impl Current {
         if converged == inner.converged {
             return;
         }
-        match Config::load(&self.file) {
+        match self.on_disk() {
             Ok(config) => {
                 *inner = Inner { config: Arc::new(config), converged };
                 tracing::info!("config read anew after a converge");

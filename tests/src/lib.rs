@@ -24,6 +24,7 @@
 //! ```
 
 pub mod addresses;
+mod bring_up;
 pub mod clock;
 pub mod container;
 pub mod controller;

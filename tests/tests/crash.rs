@@ -67,6 +67,16 @@ const FIRST_CONVERGE: Act = Act {
     },
 };
 
+const BRINGING_UP: Act = Act {
+    name: "converge that brings the tunnel up",
+    steps: &[&CONVERGE, &LOAD, &STATE, &["tunnel.intended", "tunnel.device", "tunnel.made"]],
+    prepare: |world| {
+        reset(world);
+        world.forget_tunnel();
+    },
+    ..FIRST_CONVERGE
+};
+
 const FAILBACK: Act = Act {
     name: "failback",
     steps: &[&CONVERGE, &LOAD, &STATE, &SWITCH],
@@ -202,8 +212,9 @@ const PAUSING: Act = Act {
     },
 };
 
-const ALL: [&Act; 10] = [
+const ALL: [&Act; 11] = [
     &FIRST_CONVERGE,
+    &BRINGING_UP,
     &FAILBACK,
     &OVER_MISSING_STATE,
     &SWITCHING,
@@ -230,6 +241,7 @@ fn s1_s5_a_converge_that_is_killed_at_any_step() {
         assert!(world.positive_control() > 0);
         each_step(world, &FIRST_CONVERGE, By::Command);
         each_step(world, &OVER_MISSING_STATE, By::Daemon);
+        each_step(world, &BRINGING_UP, By::Command);
     });
 }
 

@@ -3,21 +3,28 @@
 //!
 //! Order, so that no gap opens: config, state, killswitch, watch, then the device, then the record.
 
+use std::collections::BTreeMap;
+
 use egress::config::{Config, PathConfig};
 use egress::connections::Connection;
 use egress::device;
 use egress::fault::{self, Point};
 use egress::firewall::{Rules, StopKind};
+use egress::names::PathName;
 use egress::observe::{self, Sight, chain};
+use egress::pins::{self, Pins};
 use egress::state::{Act, PathState, StateError, Timestamp};
+use egress::tunnel::{Plan, TunnelError};
 
 use serde::{Deserialize, Serialize};
 
+use super::bring_up::list;
 use super::person::state_from_device;
 use super::stay_in::CutOff;
 use super::{Engine, EngineError, answers};
 use crate::control::{Reply, exit};
 use crate::history::{Decision, NOTHING};
+use crate::resolve::{Found, Resolver};
 
 /// What a person asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,13 +37,19 @@ pub struct Wish {
 }
 
 /// One thing that has to be done to a path, in the order in which it is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
+    /// Hostnames, each with the address it stands for from now on.
+    Pin(String),
     CreateState,
     /// The walls, with the reason.
     Load(&'static str),
     /// A stop that was engaged for want of a state.
     LiftStop,
+    /// What is missing of the tunnel.
+    BringUp(Box<Plan>),
+    /// What keeps it from being brought up.
+    InTheWay(String),
     /// From a backup to the primary.
     FailBack,
     /// The device is not as the primary has it, though state says so.
@@ -47,12 +60,15 @@ enum Step {
 
 impl Engine {
     pub fn converge(&mut self, wish: &Wish) -> Reply {
-        let wanted = match Config::load_for_converge(&self.config_file) {
+        let resolver = Resolver::new(&self.store);
+        let lookup = |path: &PathName, host: &str| resolver.lookup(path, host);
+        let wanted = match Config::load_for_converge(&self.config_file, &lookup) {
             Ok(config) => config,
             Err(error) => return Reply::config(chain(error)),
         };
+        let resolved = resolver.found();
         let before = std::mem::replace(&mut self.config, wanted);
-        let reply = self.converge_paths(wish, &before);
+        let reply = self.converge_paths(wish, &before, &resolved);
         // What was not carried out is not in force: the daemon goes on by the config it had. Where
         // the rules of the new one are loaded already, it is the new one.
         let in_force = reply.exit == exit::DONE || self.is_loaded();
@@ -66,7 +82,12 @@ impl Engine {
         self.config.paths.iter().all(|path| self.rules(path) == Rules::of(path))
     }
 
-    fn converge_paths(&mut self, wish: &Wish, before: &Config) -> Reply {
+    fn converge_paths(
+        &mut self,
+        wish: &Wish,
+        before: &Config,
+        resolved: &BTreeMap<PathName, Found>,
+    ) -> Reply {
         let mut told = Told::default();
         if before.watchdog != self.config.watchdog {
             let verb = if wish.check { "would change" } else { "changed" };
@@ -75,7 +96,8 @@ impl Engine {
         }
         for path in self.paths() {
             let known = before.path(path.name.as_str());
-            let outcome = self.converge_path(&path, wish, known, &mut told);
+            let found = resolved.get(&path.name).cloned().unwrap_or_default();
+            let outcome = self.converge_path(&path, wish, known, &found, &mut told);
             if !wish.check {
                 self.record(&path, told.decision(&path, &outcome));
             }
@@ -96,10 +118,25 @@ impl Engine {
         path: &PathConfig,
         wish: &Wish,
         known: Option<&PathConfig>,
+        found: &Found,
         told: &mut Told,
     ) -> Result<(), EngineError> {
         let sight = observe::look(path, &self.store);
         let (mut state, mut steps) = plan(path, &sight)?;
+        let warnings = found.warnings.iter().map(|why| format!("{}: warning: {why}", path.name));
+        told.lines.extend(warnings);
+        let pinned = pins::read(&self.store, &path.name);
+        if pinned != found.pins {
+            steps.insert(0, Step::Pin(pins_changed(&pinned, &found.pins)));
+        }
+        let tunnel = Self::plan_tunnel(path, &sight, &state);
+        let taken_over = add_tunnel(&mut steps, path, tunnel.as_ref());
+        // On record with the lock: what a crash leaves undone, the daemon does.
+        state.brought_up = match &tunnel {
+            None => None,
+            Some(Ok(plan)) => Some(plan.becomes.clone()),
+            Some(Err(_)) => state.brought_up,
+        };
         if known.is_some_and(|known| known.health != path.health) {
             steps.push(Step::Health);
         }
@@ -111,11 +148,13 @@ impl Engine {
             fault::point(Point::ConvergeDue);
         }
         let verb = if wish.check { "would change" } else { "changed" };
-        for &step in &steps {
+        let made = |step: &Step| matches!(step, Step::BringUp(plan) if plan.makes_device());
+        let device = if steps.iter().any(made) { Device::IsMade } else { Device::IsThere };
+        for step in &steps {
             let what = self.describe(step, path, &state);
-            possible(step, path, wish)?;
+            possible(step, path, wish, device)?;
             if !wish.check {
-                self.carry_out(step, path, &mut state)?;
+                self.carry_out(step, path, found, &mut state)?;
             }
             told.lines.push(format!("{}: {verb}: {what}", path.name));
             told.changed = true;
@@ -124,6 +163,7 @@ impl Engine {
             let verb = if wish.check { "would cut off" } else { "cut off" };
             told.lines.push(format!("{}: {verb} {cut_off}", path.name));
         }
+        told.lines.extend(taken_over.map(|said| format!("{}: {said}", path.name)));
         if steps.is_empty() {
             told.lines.push(format!("{}: nothing to change, endpoint {}", path.name, state.active));
         }
@@ -155,14 +195,17 @@ impl Engine {
         Some(CutOff::by(&Rules::of(path), old.as_ref(), &wish.sessions))
     }
 
-    fn describe(&self, step: Step, path: &PathConfig, state: &PathState) -> String {
+    fn describe(&self, step: &Step, path: &PathConfig, state: &PathState) -> String {
         let primary = &path.primary().name;
         match step {
+            Step::Pin(what) => what.clone(),
             Step::CreateState => {
                 format!("state created at {}", self.store.file(&path.name).display())
             }
             Step::Load(why) => format!("killswitch and watch loaded ({why})"),
             Step::LiftStop => "stop for missing state lifted".to_owned(),
+            Step::BringUp(plan) => format!("tunnel brought up ({})", list(&plan.pieces)),
+            Step::InTheWay(why) => why.clone(),
             Step::FailBack => format!("endpoint {} -> {primary} (failback)", state.active),
             Step::SetDevice => format!("interface {} set to endpoint {primary}", path.interface),
             Step::Health => "`health` is read again".to_owned(),
@@ -171,12 +214,14 @@ impl Engine {
 
     fn carry_out(
         &self,
-        step: Step,
+        step: &Step,
         path: &PathConfig,
+        found: &Found,
         state: &mut PathState,
     ) -> Result<(), EngineError> {
         let primary = path.primary();
         match step {
+            Step::Pin(_) => Ok(pins::write(&self.store, &path.name, &found.pins)?),
             // Written with what the load reads back: a state without a lock would say too much.
             Step::CreateState | Step::Health => Ok(()),
             Step::Load(_) => {
@@ -188,6 +233,8 @@ impl Engine {
                 fault::point(Point::ConvergeLifted);
                 Ok(())
             }
+            Step::BringUp(plan) => self.bring_up(path, state, plan),
+            Step::InTheWay(why) => Err(EngineError::Refused(why.clone())),
             Step::FailBack => {
                 std::thread::sleep(super::evidence::AFTER_PROBE);
                 self.switch(path, state, primary, "converge: failback")
@@ -219,14 +266,70 @@ impl Told {
     }
 }
 
+/// Whether there is a device for a step to be done on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Device {
+    IsThere,
+    /// By an earlier step.
+    IsMade,
+}
+
+/// Puts what is to be made of the tunnel after the lock, and before its device is set. Says what is
+/// taken over from others, or left to them.
+fn add_tunnel(
+    steps: &mut Vec<Step>,
+    path: &PathConfig,
+    tunnel: Option<&Result<Plan, TunnelError>>,
+) -> Option<String> {
+    let before_device = |step: &Step| matches!(step, Step::FailBack | Step::SetDevice);
+    let at = steps.iter().position(before_device).unwrap_or(steps.len());
+    match tunnel? {
+        Err(error) => {
+            steps.insert(at, Step::InTheWay(chain(error)));
+            None
+        }
+        Ok(plan) => {
+            if plan.makes_device() {
+                // It is made at the endpoint that state names.
+                steps.retain(|step| *step != Step::SetDevice);
+            }
+            if !plan.pieces.is_empty() {
+                steps.insert(at, Step::BringUp(Box::new(plan.clone())));
+            }
+            let by = plan.taken_over?;
+            Some(format!("{} is there, brought up by {by}: taken over", path.interface))
+        }
+    }
+}
+
+/// What a lookup has changed: `de1.example.net: 198.51.100.1 -> 203.0.113.1`.
+fn pins_changed(old: &Pins, new: &Pins) -> String {
+    let changed = new.iter().filter_map(|(host, pin)| match old.get(host) {
+        Some(before) if before.address == pin.address => None,
+        Some(before) => Some(format!("{host}: {} -> {}", before.address, pin.address)),
+        None => Some(format!("{host}: {}", pin.address)),
+    });
+    let gone = old.keys().filter(|host| !new.contains_key(*host));
+    let all: Vec<String> = changed.chain(gone.map(|host| format!("{host}: forgotten"))).collect();
+    format!("hostnames pinned: {}", all.join(", "))
+}
+
 /// What would keep a step from being done, seen without doing it: so that a check is exact.
-fn possible(step: Step, path: &PathConfig, wish: &Wish) -> Result<(), EngineError> {
+fn possible(
+    step: &Step,
+    path: &PathConfig,
+    wish: &Wish,
+    device: Device,
+) -> Result<(), EngineError> {
     let primary = path.primary();
-    if let Step::FailBack | Step::SetDevice = step {
+    if let Step::InTheWay(why) = step {
+        return Err(EngineError::Refused(why.clone()));
+    }
+    if let (Step::FailBack | Step::SetDevice, Device::IsThere) = (step, device) {
         // A device that is not there is told as such, not as a primary that is dead.
         device::read(&path.interface)?;
     }
-    if step == Step::FailBack && !wish.force && !answers(path, primary) {
+    if *step == Step::FailBack && !wish.force && !answers(path, primary) {
         return Err(EngineError::Refused(format!(
             "refused: primary {} does not answer a handshake, the endpoint stays; \
              --force overrides",

@@ -12,6 +12,7 @@ use egress::observe::{self, Sight, chain};
 use egress::state::{Latch, PathState, StateError, Timestamp};
 
 use super::Engine;
+use super::alert::Outcome;
 use super::load::kind_of_unknown;
 use super::transition::shook_hands;
 use crate::history::Decision;
@@ -88,8 +89,11 @@ impl Engine {
         self.carry_leaks(path, &sight, &mut state);
         let intact = sight.integrity().iter().all(|(_, intact)| *intact);
         let covered = sight.coverage().iter().all(|(_, attached)| *attached);
+        let mut locked = intact;
         if !intact {
-            let outcome = self.repair_or_stop(path, &mut state).to_string();
+            let outcome = self.repair_or_stop(path, &mut state);
+            locked = outcome == Outcome::Repaired;
+            let outcome = outcome.to_string();
             if self.begun {
                 self.record(path, Decision::new("care", "repair", outcome).of(&state.active));
             }
@@ -106,6 +110,9 @@ impl Engine {
         // An edited config is not the host's before a converge makes it so: until then nothing of
         // it is brought to the device, whose endpoints the loaded lock may not permit (S2).
         if !Self::drifted(path, &state) {
+            if locked {
+                self.keep_tunnel(path, &mut state);
+            }
             self.keep_device(path, &sight, &state);
         }
         if intact && covered { Order::Found } else { Order::Disturbed }

@@ -4,6 +4,7 @@
 //! Order everywhere: what tightens goes to the kernel first, what loosens goes to state first.
 
 mod alert;
+mod bring_up;
 mod converge;
 mod evidence;
 mod heartbeat;
@@ -22,14 +23,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use egress::config::{Config, ConfigError, Endpoint, PathConfig};
+use egress::config::{Config, ConfigError, Endpoint, PathConfig, Problem};
 use egress::device::{self, DeviceError};
 use egress::fault::{self, Point};
 use egress::firewall::{self, Guard, NftError, Rules, StopKind, Walls};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{chain, shake_hands};
+use egress::pins;
 use egress::probe::HandshakeOutcome;
 use egress::state::{Act, Latch, PathState, StateError, Store, Timestamp};
+use egress::tunnel::TunnelError;
 
 pub use alert::{Outcome, Verdicts};
 pub use converge::Wish;
@@ -41,6 +44,7 @@ pub use status::{PathStatus, Word};
 
 use crate::history::{Decision, History};
 use crate::metrics::Metrics;
+use crate::resolve::Resolver;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -52,6 +56,8 @@ pub enum EngineError {
     Nft(#[from] NftError),
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
     #[error("uplinks could not be found: {0}")]
     Uplinks(String),
     #[error("the watch was loaded, but its leak counter is not there")]
@@ -74,6 +80,10 @@ pub struct Engine {
     /// The daemon's: without one, there is nobody to hold a copy of the walls.
     guard: RefCell<Option<Guard>>,
     heartbeat: heartbeat::Heartbeat,
+    /// How often the tunnels have been looked at.
+    looks: u32,
+    /// Why a tunnel cannot be brought up, by path, as it was told last.
+    tunnel_trouble: BTreeMap<String, String>,
     /// Whether the first look is done: what is loaded before it is no repair.
     begun: bool,
 }
@@ -95,8 +105,24 @@ impl Shared {
 
 impl Engine {
     pub fn new(config_file: PathBuf, store: Store) -> Result<Self, EngineError> {
-        let config = Config::load(&config_file)?;
-        Ok(Self {
+        let config = pins::config(&config_file, &store)?;
+        Ok(Self::by(config_file, config, store))
+    }
+
+    /// For a first converge: hostnames that nothing is pinned for yet are looked up.
+    pub fn for_converge(config_file: PathBuf, store: Store) -> Result<Self, EngineError> {
+        let config = match pins::config(&config_file, &store) {
+            Err(error) if matches!(*error.problem, Problem::NotPinned(_)) => {
+                let resolver = Resolver::new(&store);
+                Config::load_with(&config_file, &|path, host| resolver.lookup(path, host))?
+            }
+            other => other?,
+        };
+        Ok(Self::by(config_file, config, store))
+    }
+
+    fn by(config_file: PathBuf, config: Config, store: Store) -> Self {
+        Self {
             config_file,
             config,
             history: History::new(store.directory()),
@@ -107,8 +133,10 @@ impl Engine {
             leaking: BTreeSet::new(),
             guard: RefCell::new(None),
             heartbeat: heartbeat::Heartbeat::new(),
+            looks: 0,
+            tunnel_trouble: BTreeMap::new(),
             begun: false,
-        })
+        }
     }
 
     pub fn config(&self) -> &Config {

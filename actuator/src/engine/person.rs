@@ -8,6 +8,7 @@ use egress::fault::{self, Point};
 use egress::firewall;
 use egress::observe::{self, chain};
 use egress::state::{Act, PathState, StateError, Timestamp};
+use egress::tunnel::{self, By, maker};
 
 use super::{Engine, EngineError, transition};
 use crate::control::Reply;
@@ -27,6 +28,31 @@ impl Engine {
     pub fn unlock(&mut self, only: Option<&str>, reason: &str) -> Reply {
         self.each_path(only, "unlock", reason, "already unlocked", |engine, path| {
             engine.unlock_path(path, reason)
+        })
+    }
+
+    /// Takes the tunnel down that a converge brought up; the lock stays.
+    pub fn down(&mut self, only: Option<&str>) -> Reply {
+        let none = "nothing to take down: no converge has brought this tunnel up";
+        self.each_path(only, "down", "down", none, |engine, path| {
+            let mut state = engine.store.read(&path.name)?;
+            let Some(up) = state.brought_up.take() else { return Ok(None) };
+            if up.device == By::Others {
+                return Err(EngineError::Refused(format!(
+                    "refused: interface {0} was brought up by {1}; take it down by that",
+                    path.interface,
+                    maker(&path.interface)
+                )));
+            }
+            // On record first: the daemon makes again what is ours.
+            engine.store.write(&path.name, &state)?;
+            tunnel::take_down(&up.tunnel)?;
+            tracing::warn!(path = %path.name, interface = path.interface, "taken down");
+            let lock = if state.unlocked.is_some() { "there is no lock" } else { "the lock stays" };
+            Ok(Some(format!(
+                "interface {} and its routing are gone, {lock}; `actuator converge` brings it up",
+                path.interface
+            )))
         })
     }
 
@@ -146,7 +172,13 @@ impl Engine {
         self.unload(path)?;
         fault::point(Point::UnlockDone);
         tracing::warn!(path = %path.name, reason, "the lock was taken off");
-        Ok(Some("the lock is off; `actuator converge` puts it on again".to_owned()))
+        let stays = match &state.brought_up {
+            Some(up) if up.device == By::Us => {
+                format!("; interface {} stays, `actuator down` takes it away", path.interface)
+            }
+            _ => String::new(),
+        };
+        Ok(Some(format!("the lock is off; `actuator converge` puts it on again{stays}")))
     }
 }
 

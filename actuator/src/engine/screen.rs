@@ -81,6 +81,12 @@ impl PathStatus {
         add("rules", rules);
         let guard = if self.guarded { "held by the daemon" } else { "none, the rules are alone" };
         add("guard", guard.to_owned());
+        for (one, host) in
+            self.endpoints.iter().filter_map(|one| Some((one, one.hostname.as_ref()?)))
+        {
+            let when = one.pinned_at.map_or_else(String::new, |at| format!(", pinned {}", ago(at)));
+            add("hostname", format!("{host} is {}{when}", one.address));
+        }
         for uplink in &self.uplinks {
             let covered =
                 if uplink.covered { "watched".to_owned() } else { ink.red("NOT watched yet") };

@@ -6,6 +6,7 @@ use egress::config::{Endpoint, PathConfig};
 use egress::health::{Leak, Standing};
 use egress::names::PathName;
 use egress::observe::{self, Sight, chain, handshake_age};
+use egress::pins;
 use egress::state::{PathState, Timestamp};
 use serde::Serialize;
 
@@ -80,6 +81,10 @@ pub enum Word {
 #[derive(Debug, Serialize)]
 pub struct EndpointStatus {
     pub endpoint: String,
+    pub address: String,
+    /// As the config has it, and when `address` was pinned to it.
+    pub hostname: Option<String>,
+    pub pinned_at: Option<u64>,
     /// The device has it now.
     pub live: bool,
     /// Whether it completed a handshake when it was last asked, beside the device.
@@ -186,6 +191,12 @@ impl Engine {
         let asked = self.latest.asked(path, &endpoint.name);
         EndpointStatus {
             endpoint: endpoint.name.to_string(),
+            address: endpoint.address.to_string(),
+            hostname: endpoint.hostname.clone(),
+            pinned_at: endpoint
+                .hostname
+                .as_ref()
+                .and_then(|host| pins::read(&self.store, path).get(host).map(|pin| pin.at.0)),
             live: live == Some(&endpoint.name),
             reachable: asked.map(|asked| asked.answered),
             asked_at: asked.map(|asked| asked.at.0),

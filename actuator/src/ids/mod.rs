@@ -12,6 +12,8 @@ use clap::Subcommand;
 use egress::config::Config;
 use egress::config::ids::{Apply, Direction};
 use egress::observe::chain;
+use egress::pins;
+use egress::state::Store;
 use ids::{Applied, Exemption, How, Unifi, Unknown, egress_addresses};
 
 use crate::control::{Reply, exit};
@@ -44,7 +46,7 @@ fn host(text: &str) -> Result<IpAddr, String> {
     if broadcast || nobody { Err(wrong()) } else { Ok(address) }
 }
 
-pub fn run(command: &Ids, config_file: &Path) -> Reply {
+pub fn run(command: &Ids, config_file: &Path, store: &Store) -> Reply {
     if let Ids::Render { engine, hosts } = command
         && !hosts.is_empty()
     {
@@ -52,7 +54,7 @@ pub fn run(command: &Ids, config_file: &Path) -> Reply {
         let text = render::render(*engine, hosts, Direction::Source, &How::Given.to_string());
         return Reply::done(vec![text.trim_end().to_owned()]);
     }
-    let config = match Config::load(config_file) {
+    let config = match pins::config(config_file, store) {
         Ok(config) => config,
         Err(error) => return Reply::config(chain(error)),
     };
@@ -73,13 +75,13 @@ pub fn run(command: &Ids, config_file: &Path) -> Reply {
 }
 
 /// What `converge` does about it, after the lock is in place and said.
-pub fn converge(mut reply: Reply, check_only: bool, config_file: &Path) -> Reply {
+pub fn converge(mut reply: Reply, check_only: bool, config_file: &Path, store: &Store) -> Reply {
     let wanted = |config: &Config| {
         config.ids.unifi.as_ref().is_some_and(|unifi| unifi.apply == Apply::Converge)
     };
     let carried_out = [exit::DONE, exit::WOULD_CHANGE].contains(&reply.exit);
     let Some(config) =
-        Config::load(config_file).ok().filter(|config| carried_out && wanted(config))
+        pins::config(config_file, store).ok().filter(|config| carried_out && wanted(config))
     else {
         return reply;
     };

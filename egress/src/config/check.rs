@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::cursor::{Cursor, Fields};
 use super::error::{ConfigError, Problem, TunnelAddresses};
 use super::read::{Found, HEALTH};
-use super::{Endpoint, PathConfig, Uplinks, Workload};
+use super::{BringUp, Endpoint, PathConfig, Uplinks, Workload};
 
 /// `REKEY_AFTER_TIME` of the protocol: a working session's handshake is renewed no sooner, and
 /// then with the next packet, which on an idle tunnel is the next keepalive.
@@ -92,7 +92,20 @@ pub(super) fn path(fields: &Fields<'_>, path: &PathConfig) -> Result<(), ConfigE
     })?;
     each(fields, "management", &path.management, |_| None)?;
     each(fields, "ntp", &path.ntp, |_| None)?;
+    table(fields, path)?;
     staleness(fields, path)
+}
+
+/// The routing table has the mark's number, and must be nobody else's.
+fn table(fields: &Fields<'_>, path: &PathConfig) -> Result<(), ConfigError> {
+    /// `default`, `main` and `local`, of `linux/rtnetlink.h`.
+    const KERNELS: std::ops::RangeInclusive<u32> = 253..=255;
+    if path.bring_up == BringUp::Off || !KERNELS.contains(&path.fwmark) {
+        return Ok(());
+    }
+    let written = fields.get("fwmark");
+    let at = written.as_ref().unwrap_or(fields.at());
+    Err(at.error(Problem::MarkIsKernelTable(path.fwmark)))
 }
 
 /// Every item of a list that was written: none twice, and none that the rule objects to.

@@ -73,8 +73,9 @@ impl<'a> Cursor<'a> {
         self.place(Part::Value).with(problem)
     }
 
-    pub fn error_because(&self, problem: Problem, cause: std::io::Error) -> ConfigError {
-        self.place(Part::Value).with_cause(problem, cause)
+    /// Where it stands.
+    pub fn blame(&self) -> Place {
+        self.place(Part::Value)
     }
 
     /// An error that concerns this node in the light of an earlier one. Where both are the same

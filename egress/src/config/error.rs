@@ -144,6 +144,16 @@ pub enum Problem {
     Host(Shown),
     #[error("{0} is a hostname; put the address: a killswitch must not depend on DNS")]
     Hostname(Shown),
+    #[error(
+        "{0} is a hostname, and no converge has looked up its address yet: run `actuator converge`, \
+         which does and pins it, or put the address"
+    )]
+    NotPinned(Shown),
+    #[error(
+        "{host} cannot be looked up ({why}), and no address of it is pinned from before: mend DNS \
+         (a resolver inside the tunnel, or one in `allow` with `dns: allow`), or put the address"
+    )]
+    Unresolved { host: Shown, why: String },
     #[error("{0} is no address; write one such as 192.0.2.1 or 2001:db8::1")]
     Address(Shown),
     #[error("{0} is no network; write an address or a network such as 192.168.10.0/24")]
@@ -156,6 +166,8 @@ pub enum Problem {
     NoProbeTarget(Shown),
     #[error("{0} cannot be talked to; put the address and port of one server")]
     NoPeerAddress(Shown),
+    #[error("is no MTU; write bytes from 1280 to 65535, such as 1420")]
+    Mtu,
     #[error("is no keepalive; write seconds from 1 to 65535, such as 25")]
     Keepalive,
     #[error(
@@ -207,6 +219,11 @@ pub enum Problem {
         "the bit is that of path `{0}` already; give each scoped path its own, such as 0x2000000"
     )]
     WorkloadMarkTwice(String),
+    #[error(
+        "the mark is also the number of the routing table, and {0} is one of the kernel's own; \
+         write another, such as 0xca6c, or `bring_up: off`"
+    )]
+    MarkIsKernelTable(u32),
     #[error("has a bit in common with the fwmark {0:#x}; write another, such as 0x2000000")]
     MarksShareBits(u32),
     #[error("`{0}` is locked in by path `{1}` already; remove it in one of them")]

@@ -37,23 +37,28 @@ pub(super) fn key(named: &Cursor<'_>) -> Result<SecretKey, ConfigError> {
 
 /// The file's text. What is wrong with the file is told at the line that names it.
 pub(super) fn read(named: &Cursor<'_>, file: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    read_for(&named.blame(), file)
+}
+
+/// The same; what is wrong with the file is told of `blamed`.
+pub(super) fn read_for(blamed: &Place, file: &Path) -> Result<Zeroizing<String>, ConfigError> {
     let refused = |cause: io::Error| {
         let problem = match cause.kind() {
             io::ErrorKind::NotFound => Problem::FileMissing(file.to_owned()),
             io::ErrorKind::InvalidData => return Place::file(file).with(Problem::NotUtf8),
             _ => Problem::FileUnreadable(file.to_owned()),
         };
-        named.error_because(problem, cause)
+        blamed.clone().with_cause(problem, cause)
     };
     // Before it is opened: opening a named pipe would wait for a writer.
     if !fs::metadata(file).map_err(refused)?.is_file() {
-        return Err(named.error(Problem::NotAFile(file.to_owned())));
+        return Err(blamed.clone().with(Problem::NotAFile(file.to_owned())));
     }
     let opened = File::open(file).map_err(refused)?;
     let found = opened.metadata().map_err(refused)?;
     let mode = found.permissions().mode() & 0o7777;
     if mode & OTHERS != 0 {
-        return Err(named.error(Problem::Exposed { file: file.to_owned(), mode }));
+        return Err(blamed.clone().with(Problem::Exposed { file: file.to_owned(), mode }));
     }
     if found.len() > MOST {
         return Err(Place::file(file).with(Problem::TooBig(MOST)));

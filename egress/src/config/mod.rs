@@ -9,7 +9,9 @@ mod error;
 pub mod ids;
 mod keyfile;
 mod nearest;
+mod provider;
 mod read;
+mod server;
 mod shown;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,8 @@ use crate::key::{PublicKey, SecretKey};
 use crate::names::{EndpointName, PathName};
 
 pub use error::{ConfigError, Place, Problem, TunnelAddresses};
+pub use provider::Provider;
+pub use server::{Lookup, NoAddress};
 pub use shown::Shown;
 pub use watchdog::{Watchdog, WhenSilent};
 
@@ -51,6 +55,10 @@ pub struct PathConfig {
     pub name: PathName,
     /// The tunnel device.
     pub interface: String,
+    /// Who makes the device and its routing.
+    pub bring_up: BringUp,
+    /// Of the device; `None`: by the provider's files, else by the uplink.
+    pub mtu: Option<u16>,
     /// The tunnel devices of all paths: none of them is an uplink of any.
     pub tunnels: Vec<String>,
     pub uplinks: Uplinks,
@@ -73,6 +81,15 @@ pub struct PathConfig {
     /// At least one; the first is the primary.
     pub endpoints: Vec<Endpoint>,
     pub health: Health,
+}
+
+/// Who makes the tunnel's device, its addresses and its routing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BringUp {
+    /// `converge` makes what is missing, and takes over what others made.
+    Auto,
+    /// Somebody else.
+    Off,
 }
 
 /// The devices that the tunnel's own packets leave by.
@@ -129,7 +146,9 @@ pub enum DnsPolicy {
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     pub name: EndpointName,
+    /// Where it is written as a hostname: what that is pinned to.
     pub address: SocketAddr,
+    pub hostname: Option<String>,
     pub public_key: PublicKey,
     pub private_key: SecretKey,
     pub preshared_key: Option<SecretKey>,
@@ -139,6 +158,8 @@ pub struct Endpoint {
     pub persistent_keepalive: u16,
     /// The addresses of this host inside the tunnel; empty where an inline endpoint names none.
     pub tunnel_addresses: Vec<IpNet>,
+    /// As the provider's file says.
+    pub mtu: Option<u16>,
 }
 
 /// How often a path is looked at, and what counts as silence. No duration is zero.
@@ -178,14 +199,37 @@ impl Default for Health {
 }
 
 impl Config {
-    /// Reads and checks the file and every key file it names. Changes nothing.
+    /// Reads and checks the file and every key file it names. Changes nothing. A hostname is an
+    /// error: see [`Config::load_with`].
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        read::config(&yaml::Source::read(file)?, read::Ask::Nothing)
+        Self::load_with(file, &|_, _| Err(NoAddress::NotPinned))
+    }
+
+    /// The same; hostnames stand for what `lookup` says.
+    pub fn load_with(file: &Path, lookup: &Lookup<'_>) -> Result<Self, ConfigError> {
+        read::config(&yaml::Source::read(file)?, read::Ask::Nothing, lookup)
     }
 
     /// The same, and every cgroup it names must exist: for the moment of a converge.
-    pub fn load_for_converge(file: &Path) -> Result<Self, ConfigError> {
-        read::config(&yaml::Source::read(file)?, read::Ask::Cgroups)
+    pub fn load_for_converge(file: &Path, lookup: &Lookup<'_>) -> Result<Self, ConfigError> {
+        read::config(&yaml::Source::read(file)?, read::Ask::Cgroups, lookup)
+    }
+
+    /// What `text` would mean in `file`, whatever its hostnames stand for.
+    pub fn of_text(file: &Path, text: String) -> Result<Self, ConfigError> {
+        let known = std::cell::RefCell::new(Vec::<String>::new());
+        // One address for each name: two endpoints may differ in nothing else.
+        let lookup = |_: &PathName, host: &str| {
+            let mut known = known.borrow_mut();
+            let nth = known.iter().position(|one| one == host).unwrap_or_else(|| {
+                known.push(host.to_owned());
+                known.len() - 1
+            });
+            let nth = u16::try_from(nth).unwrap_or(u16::MAX).to_be_bytes();
+            Ok(IpAddr::from([198, 18, nth[0], nth[1]]))
+        };
+        let source = yaml::Source { file: file.to_owned(), text };
+        read::config(&source, read::Ask::Nothing, &lookup)
     }
 
     /// Whether some path lets this host reach `address` outside the tunnel.

@@ -2,6 +2,7 @@
 //!
 //! Must never fall back to a default where something was written that is not understood.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -9,17 +10,21 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::check;
 use super::cursor::{Cursor, Fields};
 use super::error::{ConfigError, Place, Problem};
+use super::server::Server;
 use super::shown::Shown;
 use super::yaml::{Node, Source};
 use super::{
-    Config, DnsPolicy, Endpoint, Health, PathConfig, TunnelProbe, Uplinks, Workload, ids, keyfile,
-    value, watchdog, wg_quick, workload,
+    BringUp, Config, DnsPolicy, Endpoint, Health, Lookup, PathConfig, TunnelProbe, Uplinks,
+    Workload, ids, keyfile, provider, value, watchdog, workload,
 };
 use crate::key::PublicKey;
+use crate::names::PathName;
 
 pub(super) const PATH: &[&str] = &[
     "name",
     "interface",
+    "bring_up",
+    "mtu",
     "uplinks",
     "fwmark",
     "workload",
@@ -68,7 +73,11 @@ pub(super) enum Ask {
     Cgroups,
 }
 
-pub(super) fn config(source: &Source, ask: Ask) -> Result<Config, ConfigError> {
+pub(super) fn config(
+    source: &Source,
+    ask: Ask,
+    lookup: &Lookup<'_>,
+) -> Result<Config, ConfigError> {
     let tree = source.tree()?;
     if matches!(tree, Node::Null) {
         return Err(Place::file(&source.file).with(Problem::Empty));
@@ -77,7 +86,7 @@ pub(super) fn config(source: &Source, ask: Ask) -> Result<Config, ConfigError> {
     let host = root.read("host", String::new(), |at| at.value(value::host))?;
     let host = if host.is_empty() { system_name() } else { host };
     let cursors = some(&root.need("paths")?, "describe at least one path")?;
-    let mut paths = cursors.iter().map(path).collect::<Result<Vec<_>, _>>()?;
+    let mut paths = cursors.iter().map(|at| path(at, lookup)).collect::<Result<Vec<_>, _>>()?;
     check::paths(&cursors, &paths)?;
     workload::disjoint(&cursors, &paths)?;
     if ask == Ask::Cgroups {
@@ -108,19 +117,22 @@ pub(super) fn some<'a>(
     if items.is_empty() { Err(list.error(Problem::EmptyList(mend))) } else { Ok(items) }
 }
 
-fn path(at: &Cursor<'_>) -> Result<PathConfig, ConfigError> {
+fn path(at: &Cursor<'_>, lookup: &Lookup<'_>) -> Result<PathConfig, ConfigError> {
     let fields = at.fields(PATH)?;
     let nets = |key| fields.read(key, Vec::new(), |list| list.values(value::net));
-    let name = fields.need("name")?.value(value::name)?;
+    let name: PathName = fields.need("name")?.value(value::name)?;
     let interface = fields.need("interface")?.value(value::interface)?;
     let listed = fields.need("endpoints")?;
     let listed = some(&listed, "a path needs at least one endpoint")?;
-    let found = listed.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+    let found =
+        listed.iter().map(|at| endpoint(at, &name, lookup)).collect::<Result<Vec<_>, _>>()?;
     check::endpoints(&found)?;
     let path = PathConfig {
         name,
         tunnels: vec![interface.clone()],
         interface,
+        bring_up: fields.read("bring_up", BringUp::Auto, bring_up)?,
+        mtu: fields.read("mtu", None, |at| mtu(at).map(Some))?,
         uplinks: fields.read("uplinks", Uplinks::Auto, uplinks)?,
         fwmark: fields.read("fwmark", DEFAULT_FWMARK, fwmark)?,
         workload: fields.read("workload", Workload::Host, workload::workload)?,
@@ -137,6 +149,21 @@ fn path(at: &Cursor<'_>) -> Result<PathConfig, ConfigError> {
     };
     check::path(&fields, &path)?;
     Ok(path)
+}
+
+fn bring_up(at: &Cursor<'_>) -> Result<BringUp, ConfigError> {
+    match at.text()? {
+        "auto" => Ok(BringUp::Auto),
+        "off" => Ok(BringUp::Off),
+        other => Err(choice(at, other, "`auto` or `off`")),
+    }
+}
+
+fn mtu(at: &Cursor<'_>) -> Result<u16, ConfigError> {
+    match at.node() {
+        Node::Integer(bytes) => value::mtu(*bytes).map_err(|problem| at.error(problem)),
+        _ => Err(at.error(Problem::Mtu)),
+    }
 }
 
 fn uplinks(at: &Cursor<'_>) -> Result<Uplinks, ConfigError> {
@@ -210,13 +237,17 @@ pub(super) struct Found<'a> {
     pub file: PathBuf,
 }
 
-fn endpoint<'a>(at: &Cursor<'a>) -> Result<Found<'a>, ConfigError> {
+fn endpoint<'a>(
+    at: &Cursor<'a>,
+    path: &PathName,
+    lookup: &Lookup<'_>,
+) -> Result<Found<'a>, ConfigError> {
     let fields = at.fields(ENDPOINT)?;
     let name_at = fields.need("name")?;
     let name = name_at.value(value::name)?;
     let (endpoint, file) = match fields.get("wg_quick") {
-        Some(named) => provided(name, &named, &fields)?,
-        None => (inline(name, &fields)?, at.file().to_owned()),
+        Some(named) => provided(name, &named, &fields, &|server| server.at(path, lookup))?,
+        None => (inline(name, &fields, &|server| server.at(path, lookup))?, at.file().to_owned()),
     };
     if endpoint.private_key.public() == endpoint.public_key {
         return Err(at.error(Problem::OwnKey));
@@ -224,10 +255,14 @@ fn endpoint<'a>(at: &Cursor<'a>) -> Result<Found<'a>, ConfigError> {
     Ok(Found { endpoint, at: at.clone(), name_at, file })
 }
 
+/// The address of a server, and the hostname that it stands for.
+type At<'a> = dyn Fn(Server) -> Result<(SocketAddr, Option<String>), Problem> + 'a;
+
 fn provided(
     name: crate::names::EndpointName,
     named: &Cursor<'_>,
     fields: &Fields<'_>,
+    server_at: &At<'_>,
 ) -> Result<(Endpoint, PathBuf), ConfigError> {
     let beside = ENDPOINT.iter().filter(|key| !["name", "wg_quick"].contains(key));
     for key in beside {
@@ -236,27 +271,36 @@ fn provided(
         }
     }
     let file = keyfile::resolve(named)?;
-    let text = keyfile::read(named, &file)?;
-    let said = wg_quick::parse(&text)
-        .map_err(|fault| Place::line(&file, fault.line).with(fault.problem))?;
+    let said = provider::said(&named.blame(), &file)?;
+    let (address, hostname) =
+        server_at(said.endpoint).map_err(|problem| Place::file(&file).with(problem))?;
     let endpoint = Endpoint {
         name,
-        address: said.endpoint,
+        address,
+        hostname,
         public_key: said.public_key,
         private_key: said.private_key,
         preshared_key: said.preshared_key,
         allowed_ips: said.allowed_ips,
         persistent_keepalive: said.keepalive.unwrap_or(DEFAULT_KEEPALIVE),
         tunnel_addresses: said.addresses,
+        mtu: said.mtu,
     };
     Ok((endpoint, file))
 }
 
-fn inline(name: crate::names::EndpointName, fields: &Fields<'_>) -> Result<Endpoint, ConfigError> {
+fn inline(
+    name: crate::names::EndpointName,
+    fields: &Fields<'_>,
+    server_at: &At<'_>,
+) -> Result<Endpoint, ConfigError> {
     let all = vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    let (address, hostname) =
+        fields.need("address")?.value(|text| Server::parse(text).and_then(server_at))?;
     Ok(Endpoint {
         name,
-        address: fields.need("address")?.value(value::server)?,
+        address,
+        hostname,
         public_key: public_key(&fields.need("public_key")?)?,
         private_key: keyfile::key(&fields.need("private_key_file")?)?,
         preshared_key: fields.read("preshared_key_file", None, |at| keyfile::key(at).map(Some))?,
@@ -267,6 +311,7 @@ fn inline(name: crate::names::EndpointName, fields: &Fields<'_>) -> Result<Endpo
         persistent_keepalive: fields.read("persistent_keepalive", DEFAULT_KEEPALIVE, keepalive)?,
         tunnel_addresses: fields
             .read("tunnel_addresses", Vec::new(), |list| list.values(value::host_net))?,
+        mtu: None,
     })
 }
 

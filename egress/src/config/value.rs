@@ -1,6 +1,6 @@
 //! Single values: what a text means, or why it means nothing.
 //!
-//! Must never resolve a name: an address is an address.
+//! Must never look up a name: an address is an address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -116,6 +116,17 @@ pub(super) fn keepalive(seconds: u64) -> Result<u16, Problem> {
         Ok(seconds) => Ok(seconds),
         Err(_) => Err(Problem::Keepalive),
     }
+}
+
+/// IPv6 asks for 1280; a tunnel without IPv6 has no use for less.
+const SMALLEST_MTU: u16 = 1280;
+
+pub(super) fn mtu(bytes: u64) -> Result<u16, Problem> {
+    u16::try_from(bytes).ok().filter(|mtu| *mtu >= SMALLEST_MTU).ok_or(Problem::Mtu)
+}
+
+pub(super) fn mtu_text(text: &str) -> Result<u16, Problem> {
+    text.parse().map_err(|_| Problem::Mtu).and_then(mtu)
 }
 
 pub(super) fn fwmark(number: u64) -> Result<u32, Problem> {

@@ -1,31 +1,22 @@
 //! The provider's own file, in the format of wg-quick(8) with exactly one peer.
 //!
-//! Must never run or resolve anything it names, and never quote a value that may be a key (S10).
+//! Must never run or look up anything it names, and never quote a value that may be a key (S10).
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::error::Problem;
 use super::nearest::nearest;
+use super::server::Server;
 use super::shown::Shown;
 use super::value;
 use crate::key::{PublicKey, SecretKey};
 
 /// Known to wg-quick and of no meaning here: the killswitch, the mark and the routes are ours.
-const IGNORED: [&str; 10] = [
-    "DNS",
-    "MTU",
-    "Table",
-    "FwMark",
-    "ListenPort",
-    "PreUp",
-    "PostUp",
-    "PreDown",
-    "PostDown",
-    "SaveConfig",
-];
-const INTERFACE: [&str; 2] = ["PrivateKey", "Address"];
+const IGNORED: [&str; 8] =
+    ["Table", "FwMark", "ListenPort", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"];
+const INTERFACE: [&str; 4] = ["PrivateKey", "Address", "DNS", "MTU"];
 const PEER: [&str; 5] =
     ["PublicKey", "PresharedKey", "Endpoint", "AllowedIPs", "PersistentKeepalive"];
 
@@ -39,9 +30,12 @@ pub(super) struct WgQuick {
     pub addresses: Vec<IpNet>,
     pub public_key: PublicKey,
     pub preshared_key: Option<SecretKey>,
-    pub endpoint: SocketAddr,
+    pub endpoint: Server,
     pub allowed_ips: Vec<IpNet>,
     pub keepalive: Option<u16>,
+    pub mtu: Option<u16>,
+    /// The resolvers that it names; search domains are left out.
+    pub dns: Vec<IpAddr>,
 }
 
 /// What is wrong, and in which line, counted from 1.
@@ -81,9 +75,11 @@ struct Found {
     addresses: Vec<IpNet>,
     public_key: Option<PublicKey>,
     preshared_key: Option<SecretKey>,
-    endpoint: Option<SocketAddr>,
+    endpoint: Option<Server>,
     allowed_ips: Vec<IpNet>,
     keepalive: Option<u16>,
+    mtu: Option<u16>,
+    dns: Vec<IpAddr>,
 }
 
 pub(super) fn parse(text: &str) -> Result<WgQuick, Fault> {
@@ -132,8 +128,14 @@ impl Found {
             "PrivateKey" => once(&mut self.private_key, known, secret(value)?),
             "PublicKey" => once(&mut self.public_key, known, value.parse().map_err(Problem::Key)?),
             "PresharedKey" => once(&mut self.preshared_key, known, secret(value)?),
-            "Endpoint" => once(&mut self.endpoint, known, value::server(value)?),
+            "Endpoint" => once(&mut self.endpoint, known, Server::parse(value)?),
             "PersistentKeepalive" => once(&mut self.keepalive, known, keepalive(value)?),
+            "MTU" => once(&mut self.mtu, known, value::mtu_text(value)?),
+            "DNS" => {
+                self.dns
+                    .extend(value.split(',').filter_map(|one| one.trim().parse::<IpAddr>().ok()));
+                Ok(())
+            }
             "Address" => list(&mut self.addresses, value, value::host_net),
             "AllowedIPs" => list(&mut self.allowed_ips, value, value::net),
             _ => Ok(()),
@@ -169,6 +171,8 @@ impl Found {
             endpoint: self.endpoint.ok_or_else(|| missing(Section::Peer, "Endpoint"))?,
             allowed_ips: self.allowed_ips,
             keepalive: self.keepalive,
+            mtu: self.mtu,
+            dns: self.dns,
         })
     }
 }

@@ -146,6 +146,11 @@ impl Walls {
     }
 }
 
+/// Whether there is a table of this name in the kernel, whoever made it.
+pub fn is_table(name: &str) -> bool {
+    ["ip", "inet"].iter().any(|family| matches!(nft::list(&["table", family, name]), Ok(Some(_))))
+}
+
 /// The leak counters alone, for the moment before an action, when milliseconds count.
 pub fn leaked(path: &PathName) -> Result<Leaked, NftError> {
     let name = permits::named(path, "leaked");

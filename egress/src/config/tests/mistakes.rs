@@ -51,7 +51,7 @@ const VALUES: &[Case] = &[
     ("[192.168.10.5]", "[nas.lan]", "egress.yml:7: paths[0].management[0]: `nas.lan` is a hostname; put the address"),
     ("fd00::/8", "fd00::/129", "egress.yml:9: paths[0].allow[1]: `fd00::/129` is no network"),
     ("[192.0.2.123]", "[pool.ntp.org]", "egress.yml:11: paths[0].ntp[0]: `pool.ntp.org` is a hostname; put the address: a killswitch must not depend on DNS"),
-    ("203.0.113.10:51820", "vpn.example.net:51820", "egress.yml:15: paths[0].endpoints[1].address: `vpn.example.net` is a hostname; put the address"),
+    ("203.0.113.10:51820", "vpn.example.net:51820", "egress.yml:15: paths[0].endpoints[1].address: `vpn.example.net` is a hostname, and no converge has looked up its address yet: run `actuator converge`"),
     ("203.0.113.10:51820", "203.0.113.10", "`203.0.113.10` is no address with a port"),
     ("203.0.113.10:51820", "203.0.113.10:0", "cannot be talked to"),
     ("203.0.113.10:51820", "0.0.0.0:51820", "cannot be talked to"),
@@ -99,7 +99,6 @@ const FILES: &[Case] = &[
     ("backup.key", ".", "is no regular file"),
     ("backup.key", "open.key", "egress.yml:17: paths[0].endpoints[1].private_key_file: the file open.key holds a key and is open to everybody (mode 0644); run: chmod o-rwx open.key"),
     ("primary.conf", "open.conf", "egress.yml:13: paths[0].endpoints[0].wg_quick: the file open.conf holds a key and is open to everybody (mode 0604)"),
-    ("primary.conf", "gone.conf", "egress.yml:13: paths[0].endpoints[0].wg_quick: the file gone.conf does not exist"),
     ("backup.key", "bad.key", "bad.key: not a WireGuard key"),
     ("backup.key", "binary.key", "binary.key: is not UTF-8 text"),
     ("backup.key", "''", "want a file's name"),
@@ -239,7 +238,10 @@ fn a_mistake_in_the_providers_file_is_told_with_that_files_line() {
     let world = World::new();
     world.file("bad.conf", WG_QUICK.replace("198.51.100.1", "vpn.example.net"), 0o600);
     let message = world.refusal(edited("primary.conf", "bad.conf"));
-    assert!(message.starts_with("bad.conf:6: `vpn.example.net` is a hostname; put"), "{message}");
+    assert!(message.starts_with("bad.conf: `vpn.example.net` is a hostname, and no"), "{message}");
+    world.file("bad.conf", WG_QUICK.replace("198.51.100.1", "192.0.2"), 0o600);
+    let message = world.refusal(edited("primary.conf", "bad.conf"));
+    assert!(message.starts_with("bad.conf:6: `192.0.2:51820` is no address"), "{message}");
 }
 
 /// What to replace, and by what.
@@ -345,7 +347,10 @@ fn a_cgroup_must_exist_when_a_path_is_converged_and_only_then() {
     let yaml = edited("workload: host", "workload: {cgroups: [vpn-egress-none.slice]}");
     world.load(&yaml).expect("a service that is stopped makes no config unreadable");
     let file = world.file("egress.yml", yaml, 0o644);
-    let message = Config::load_for_converge(&file).expect_err("refused").to_string();
+    let message =
+        Config::load_for_converge(&file, &|_, _| Err(crate::config::NoAddress::NotPinned))
+            .expect_err("refused")
+            .to_string();
     let want = "egress.yml:6: paths[0].workload.cgroups[0]: there is no cgroup \
                 /sys/fs/cgroup/vpn-egress-none.slice; make it before";
     assert!(message.contains(want), "{message}");

@@ -180,7 +180,7 @@ proptest! {
     #[test]
     fn no_text_panics_the_loader(text in "(?s).{0,200}") {
         let source = yaml::Source { file: "egress.yml".into(), text };
-        let _ = read::config(&source, read::Ask::Nothing);
+        let _ = read::config(&source, read::Ask::Nothing, &|_, _| Err(NoAddress::NotPinned));
     }
 
     #[test]
@@ -196,7 +196,7 @@ proptest! {
         ),
     ) {
         let source = yaml::Source { file: "egress.yml".into(), text: parts.concat() };
-        if let Err(error) = read::config(&source, read::Ask::Nothing) {
+        if let Err(error) = read::config(&source, read::Ask::Nothing, &|_, _| Err(NoAddress::NotPinned)) {
             assert_secret_free(&format!("{error} {error:?}"));
         }
     }

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use proptest::prelude::*;
 
+use crate::config::server::Server;
 use crate::config::wg_quick::*;
 
 // A key pair of RFC 7748, section 6.1: the private half, and the other side's public one.
@@ -11,7 +12,9 @@ const PUBLIC: &str = "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=";
 
 #[rustfmt::skip]
 const MISTAKES: &[(&str, &str, Option<usize>, &str)] = &[
-    ("Endpoint = 192.0.2.1", "Endpoint = vpn.example.com", Some(7), "`vpn.example.com` is a hostname; put the address: a killswitch must not depend on DNS"),
+    ("192.0.2.1:51820", "vpn.example.com", Some(7), "is no address with a port"),
+    ("192.0.2.1:51820", "vpn.example.com:0", Some(7), "is no address with a port"),
+    ("Address = 10.0.0.2/32", "Address = 10.0.0.2/32\nMTU = 600", Some(4), "is no MTU; write bytes from 1280 to 65535"),
     ("Endpoint", "Endpiont", Some(7), "unknown key `Endpiont` (did you mean `Endpoint`?) in [Peer]"),
     ("Address", "Jc", Some(3), "unknown key `Jc` in [Interface]"),
     ("AllowedIPs", "PostUp", Some(8), "unknown key `PostUp` in [Peer]"),
@@ -55,7 +58,8 @@ fn all_that_wg_quick_accepts_is_accepted() {
     let shown = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(shown(&found.addresses), ["10.0.0.2/32", "fd00::2/128", "10.0.0.3/32"]);
     assert_eq!(shown(&found.allowed_ips), ["0.0.0.0/0", "::/0", "10.0.0.0/8"]);
-    assert_eq!(found.endpoint.to_string(), "[2001:db8::1]:51820");
+    assert_eq!(found.endpoint, Server::parse("[2001:db8::1]:51820").expect("an address"));
+    assert_eq!((found.mtu, found.dns.as_slice()), (Some(1420), &[[10, 0, 0, 1].into()][..]));
     assert_eq!(found.public_key.to_string(), PUBLIC);
     assert_eq!(found.keepalive, Some(15));
     assert!(found.preshared_key.is_some());

@@ -1,0 +1,153 @@
+//! The tunnel's device, addresses and routing: made by a converge where they are missing, taken over
+//! where they are there, and made again by the daemon where what was ours is gone.
+//!
+//! Always after the lock is loaded, and always at the endpoint that state names: it never chooses.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use egress::config::{BringUp, PathConfig};
+use egress::device;
+use egress::fault::{self, Point};
+use egress::observe::{Sight, chain};
+use egress::state::{PathState, Timestamp};
+use egress::tunnel::{self, BroughtUp, By, Link, Piece, Plan, Tunnel, TunnelError, Wrong};
+
+use super::{Engine, EngineError};
+use crate::history::Decision;
+
+/// Rules of ours that do not show by where packets go (what keeps local networks local) are looked
+/// at after so many looks.
+const WHOLE_LOOK: u32 = 30;
+
+impl Engine {
+    /// What a converge has to make of the tunnel; `None` where that is somebody else's.
+    pub(super) fn plan_tunnel(
+        path: &PathConfig,
+        sight: &Sight,
+        state: &PathState,
+    ) -> Option<Result<Plan, TunnelError>> {
+        if path.bring_up == BringUp::Off {
+            return None;
+        }
+        let before = state.brought_up.as_ref();
+        let plan = tunnel::plan(wanted(path, sight, before), before, &servers(path));
+        // Told before anything is made, as a check has to.
+        Some(plan.and_then(|plan| {
+            if plan.makes_device() {
+                tunnel::implementation()?;
+            }
+            Ok(plan)
+        }))
+    }
+
+    /// Makes what is missing. What is on record is the intent: a crash leaves the rest to the daemon.
+    pub(super) fn bring_up(
+        &self,
+        path: &PathConfig,
+        state: &mut PathState,
+        plan: &Plan,
+    ) -> Result<(), EngineError> {
+        state.brought_up = Some(plan.becomes.clone());
+        if plan.makes_device() {
+            // It has to shake hands first.
+            state.changed = Timestamp::now();
+        }
+        self.store.write(&path.name, state)?;
+        fault::point(Point::TunnelIntended);
+        if plan.makes_device() {
+            let active = path.endpoint(&state.active).unwrap_or_else(|| path.primary());
+            let by = tunnel::make_device(&path.interface)?;
+            fault::point(Point::TunnelDevice);
+            tracing::info!(path = %path.name, interface = path.interface, ?by, "interface made");
+            device::switch(&path.interface, path.fwmark, active)?;
+        }
+        tunnel::make(&plan.pieces)?;
+        fault::point(Point::TunnelMade);
+        Ok(())
+    }
+
+    /// What is ours and missing is made again, at the endpoint that state names.
+    pub(super) fn keep_tunnel(&mut self, path: &PathConfig, state: &mut PathState) {
+        let Some(up) = state.brought_up.clone() else {
+            return;
+        };
+        self.looks = self.looks.wrapping_add(1);
+        let whole = self.looks % WHOLE_LOOK == 0;
+        let made = missing(&up, path, whole).map_err(EngineError::from).and_then(|plan| {
+            let Some(plan) = plan.filter(|plan| !plan.pieces.is_empty()) else {
+                return Ok(None);
+            };
+            self.bring_up(path, state, &plan)?;
+            Ok(Some(list(&plan.pieces)))
+        });
+        let trouble = match made {
+            Ok(None) => None,
+            Ok(Some(what)) => {
+                tracing::warn!(path = %path.name, what, "the tunnel was brought up again");
+                let decision = Decision::new("care", "bring up", "made again");
+                self.record(path, decision.of(&state.active).seeing(what));
+                None
+            }
+            Err(error) => Some(chain(error)),
+        };
+        // Once for each reason, not each second.
+        let name = path.name.to_string();
+        if let Some(error) = &trouble
+            && self.tunnel_trouble.get(&name) != Some(error)
+        {
+            tracing::error!(path = name, error, "the tunnel cannot be brought up");
+        }
+        match trouble {
+            Some(error) => self.tunnel_trouble.insert(name, error),
+            None => self.tunnel_trouble.remove(&name),
+        };
+    }
+}
+
+/// What is ours and gone; looked at with `whole` in every detail, else by what it does.
+fn missing(up: &BroughtUp, path: &PathConfig, whole: bool) -> Result<Option<Plan>, TunnelError> {
+    let link = Link::read(&up.tunnel.interface)?;
+    let gone = match &link {
+        // Whoever made it will make it again.
+        None if up.device == By::Others => return Ok(None),
+        None => true,
+        Some(link) => {
+            let lacks = !link.up || up.tunnel.addresses.iter().any(|net| !link.has(net.addr()));
+            let servers = servers(path);
+            let past = || {
+                let wrong = tunnel::wrong_way(&up.tunnel, link, &servers);
+                matches!(wrong, Some(Wrong::Past(_)))
+            };
+            (up.device == By::Us && lacks) || (up.routing == By::Us && (whole || past()))
+        }
+    };
+    if !gone {
+        return Ok(None);
+    }
+    tunnel::plan(up.tunnel.clone(), Some(up), &servers(path)).map(Some)
+}
+
+/// For people: `interface wg0, MTU 1420, address 10.64.0.2/32 dev wg0, up`.
+pub(super) fn list(pieces: &[Piece]) -> String {
+    pieces.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn wanted(path: &PathConfig, sight: &Sight, before: Option<&BroughtUp>) -> Tunnel {
+    let uplinks = sight.uplinks.iter().flat_map(|found| &found.in_use);
+    let smallest = uplinks.filter_map(|device| tunnel::mtu(&device.name)).min();
+    let room = smallest.map(|mtu| mtu.saturating_sub(tunnel::OVERHEAD));
+    // An uplink that is down says nothing new. Jumbo frames end at the router.
+    let room = room.or(before.map(|up| up.tunnel.mtu)).unwrap_or(tunnel::USUAL_MTU);
+    let wanted = Tunnel::of(path, room.min(tunnel::USUAL_MTU));
+    if has_ipv6() { wanted } else { wanted.without_ipv6() }
+}
+
+fn has_ipv6() -> bool {
+    let off = fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
+    off.is_ok_and(|off| off.trim() == "0")
+}
+
+fn servers(path: &PathConfig) -> Vec<SocketAddr> {
+    path.endpoints.iter().map(|endpoint| endpoint.address).collect()
+}

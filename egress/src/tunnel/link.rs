@@ -1,0 +1,82 @@
+//! A device as the kernel has it, and who else may manage it.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
+
+use super::TunnelError;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub up: bool,
+    /// Without link-local ones.
+    pub addresses: Vec<IpNet>,
+    pub mtu: Option<u16>,
+}
+
+impl Link {
+    /// `None`: there is no such device.
+    pub fn read(interface: &str) -> Result<Option<Self>, TunnelError> {
+        if if_nametoindex(interface).is_err() {
+            return Ok(None);
+        }
+        let mut link = Self { up: false, addresses: Vec::new(), mtu: mtu(interface) };
+        for entry in getifaddrs().map_err(TunnelError::Devices)? {
+            if entry.interface_name != interface {
+                continue;
+            }
+            link.up |= entry.flags.contains(InterfaceFlags::IFF_UP);
+            let ip = |storage: nix::sys::socket::SockaddrStorage| -> Option<IpAddr> {
+                let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+                v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+            };
+            let address = entry.address.and_then(ip);
+            let mask = entry.netmask.and_then(ip);
+            if let Some((address, mask)) = address.zip(mask)
+                && let Ok(net) = IpNet::with_netmask(address, mask)
+                && !is_link_local(address)
+            {
+                link.addresses.push(net);
+            }
+        }
+        Ok(Some(link))
+    }
+
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|net| net.addr() == address)
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// Of any device.
+pub fn mtu(interface: &str) -> Option<u16> {
+    let text = fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).ok()?;
+    let mtu: u32 = text.trim().parse().ok()?;
+    Some(u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+/// Who seems to have brought the device up, by the traces that managers leave.
+pub fn maker(interface: &str) -> &'static str {
+    let index = if_nametoindex(interface).unwrap_or(0);
+    let says = |file: String, word: &str| {
+        fs::read_to_string(file).is_ok_and(|text| text.lines().any(|line| line.starts_with(word)))
+    };
+    if says(format!("/run/systemd/netif/links/{index}"), "NETWORK_FILE=/") {
+        "systemd-networkd"
+    } else if says(format!("/run/NetworkManager/devices/{index}"), "connection-uuid=") {
+        "NetworkManager"
+    } else if Path::new(&format!("/etc/wireguard/{interface}.conf")).exists()
+        || crate::firewall::is_table(&format!("wg-quick-{interface}"))
+    {
+        "wg-quick"
+    } else {
+        "another program"
+    }
+}

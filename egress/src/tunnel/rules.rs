@@ -1,0 +1,231 @@
+//! The routing rules and routes that lead into a tunnel: what is wanted, and what is missing of it.
+//!
+//! Every rule has a priority of its own here, so that a rule that is put back finds its place.
+
+use std::process::Command;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::{Family, Selector, Tunnel, TunnelError};
+use crate::process;
+
+/// What is on local networks stays there. Shared by all paths.
+const LOCAL_FIRST: u32 = 31_000;
+/// A tunnel's own packets go by the uplink, not by the tunnel of a path of the whole host.
+const OWN_PACKETS: u32 = 31_001;
+/// Into the tunnel of a scoped workload; before that of the whole host.
+const SCOPED: u32 = 31_010;
+const HOST: u32 = 31_100;
+
+/// `ip` answers in milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A rule or a route, as `ip` takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub family: Family,
+    /// Without `add` and `del`: `rule priority 31100 not fwmark 0xca6c lookup 51820`.
+    pub object: &'static str,
+    pub what: String,
+}
+
+impl Entry {
+    fn rule(family: Family, what: String) -> Self {
+        Self { family, object: "rule", what }
+    }
+}
+
+/// The rules of one family, in the order in which they are added.
+pub fn wanted_rules(tunnel: &Tunnel, family: Family) -> Vec<Entry> {
+    let (mark, table) = (tunnel.fwmark, tunnel.table());
+    let rule = |what| Entry::rule(family, what);
+    let mut rules =
+        vec![rule(format!("priority {LOCAL_FIRST} lookup main suppress_prefixlength 0"))];
+    match &tunnel.selector {
+        Selector::Host => {
+            rules.push(rule(format!("priority {HOST} not fwmark {mark:#x} lookup {table}")));
+        }
+        Selector::Marked(bit) => {
+            rules.push(rule(format!("priority {OWN_PACKETS} fwmark {mark:#x} lookup main")));
+            rules.push(rule(format!("priority {SCOPED} fwmark {bit:#x}/{bit:#x} lookup {table}")));
+        }
+        Selector::Users(users) => {
+            rules.push(rule(format!("priority {OWN_PACKETS} fwmark {mark:#x} lookup main")));
+            rules.extend(users.iter().map(|user| {
+                rule(format!("priority {SCOPED} uidrange {user}-{user} lookup {table}"))
+            }));
+        }
+    }
+    rules
+}
+
+/// Those that are not there.
+pub fn missing_rules(tunnel: &Tunnel, family: Family) -> Result<Vec<Entry>, TunnelError> {
+    let there = rules_there(family)?;
+    Ok(wanted_rules(tunnel, family)
+        .into_iter()
+        .filter(|rule| !there.contains(&rule.what))
+        .collect())
+}
+
+/// Those of ours that nobody else's path needs.
+pub fn own_rules(tunnel: &Tunnel, family: Family) -> Result<Vec<Entry>, TunnelError> {
+    let there = rules_there(family)?;
+    let own = wanted_rules(tunnel, family).into_iter().skip(1);
+    Ok(own.filter(|rule| there.contains(&rule.what)).collect())
+}
+
+/// Routes of the tunnel's table that are not there; one that leads elsewhere is in the way.
+pub fn missing_routes(tunnel: &Tunnel, family: Family) -> Result<Vec<Entry>, TunnelError> {
+    let (interface, table) = (&tunnel.interface, tunnel.table());
+    let there = routes_there(table, family)?;
+    let mut missing = Vec::new();
+    for net in tunnel.routes.iter().filter(|net| Family::of(net.addr()) == family) {
+        match there.iter().find(|(to, _)| to == net) {
+            Some((_, device)) if device == interface => {}
+            Some((_, device)) => {
+                return Err(TunnelError::InTheWay(format!(
+                    "table {table} sends {net} to {device}, not to {interface}: write another \
+                     `fwmark` (it numbers the table), or `ip route flush table {table}`"
+                )));
+            }
+            None => missing.push(Entry {
+                family,
+                object: "route",
+                what: format!("{net} dev {interface} table {table}"),
+            }),
+        }
+    }
+    Ok(missing)
+}
+
+/// In the words of [`wanted_rules`].
+fn rules_there(family: Family) -> Result<Vec<String>, TunnelError> {
+    Ok(ask(&[family.flag(), "rule", "show"])?.iter().filter_map(rule_words).collect())
+}
+
+fn rule_words(rule: &Value) -> Option<String> {
+    if rule["src"] != "all" || rule.get("dst").is_some() || rule.get("iif").is_some() {
+        return None;
+    }
+    let mut words = format!("priority {}", rule["priority"].as_u64()?);
+    if rule.get("not").is_some() {
+        words += " not";
+    }
+    if let Some(mark) = rule["fwmark"].as_str() {
+        words += &format!(" fwmark {mark}");
+    }
+    if let Some(mask) = rule["fwmask"].as_str() {
+        words += &format!("/{mask}");
+    }
+    if let Some((start, end)) = rule["uid_start"].as_u64().zip(rule["uid_end"].as_u64()) {
+        words += &format!(" uidrange {start}-{end}");
+    }
+    words += &format!(" lookup {}", rule["table"].as_str()?);
+    if let Some(length) = rule["suppress_prefixlen"].as_u64() {
+        words += &format!(" suppress_prefixlength {length}");
+    }
+    Some(words)
+}
+
+fn routes_there(table: u32, family: Family) -> Result<Vec<(IpNet, String)>, TunnelError> {
+    let table = table.to_string();
+    let routes = match ask(&[family.flag(), "route", "show", "table", &table]) {
+        // Nobody has put anything into it yet.
+        Err(TunnelError::Refused { said, .. }) if said.contains("table does not exist") => {
+            Vec::new()
+        }
+        other => other?,
+    };
+    let read = |route: &Value| {
+        let to = match route["dst"].as_str()? {
+            "default" => family.all(),
+            to => to
+                .parse()
+                .or_else(|_| to.parse().map(|ip: std::net::IpAddr| IpNet::from(ip)))
+                .ok()?,
+        };
+        Some((to, route["dev"].as_str()?.to_owned()))
+    };
+    Ok(routes.iter().filter_map(read).collect())
+}
+
+/// What `ip -j` says.
+fn ask(arguments: &[&str]) -> Result<Vec<Value>, TunnelError> {
+    let text = run(&[&["-j"], arguments].concat(), "")?;
+    if text.trim_ascii().is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_slice(&text).map_err(TunnelError::Answer)
+}
+
+/// Runs `ip`, with `input` on its standard input.
+pub fn run(arguments: &[&str], input: &str) -> Result<Vec<u8>, TunnelError> {
+    let mut ip = Command::new("ip");
+    ip.args(arguments).env("LC_ALL", "C");
+    let output = process::run(ip, input.as_bytes(), TIMEOUT).map_err(TunnelError::NoIp)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().next().unwrap_or("no reason given").to_owned();
+    let command = [arguments.join(" "), input.trim().replace('\n', "; ")].join(" ");
+    Err(TunnelError::Refused { command: command.trim().to_owned(), said })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tunnel(selector: Selector) -> Tunnel {
+        Tunnel {
+            interface: "wg1".to_owned(),
+            addresses: Vec::new(),
+            mtu: 1420,
+            fwmark: 0xca6d,
+            selector,
+            routes: Vec::new(),
+        }
+    }
+
+    /// As iproute2 6.1 prints them.
+    const THERE: &str = r#"[{"priority":0,"src":"all","table":"local"},
+        {"priority":90,"src":"10.0.0.9","table":"77"},{"priority":91,"src":"all","iif":"br0","table":"77"},
+        {"priority":31000,"src":"all","table":"main","suppress_prefixlen":0},
+        {"priority":31001,"src":"all","fwmark":"0xca6d","table":"main"},
+        {"priority":31010,"src":"all","fwmark":"0x1000000","fwmask":"0x1000000","table":"51821"},
+        {"priority":31010,"src":"all","uid_start":1000,"uid_end":1000,"table":"51821"},
+        {"priority":31100,"not":null,"src":"all","fwmark":"0xca6d","table":"51821"}]"#;
+
+    #[test]
+    fn what_ip_shows_is_what_was_added() {
+        let there: Vec<Value> = serde_json::from_str(THERE).expect("JSON");
+        let there: Vec<String> = there.iter().filter_map(rule_words).collect();
+        let all = [Selector::Host, Selector::Marked(0x0100_0000), Selector::Users(vec![1000])];
+        for selector in all {
+            for rule in wanted_rules(&tunnel(selector), Family::V6) {
+                assert!(there.contains(&rule.what), "{} is not in {there:?}", rule.what);
+            }
+        }
+        // A rule for some packets only is another rule.
+        assert!(!there.iter().any(|rule| rule.contains("lookup 77")), "{there:?}");
+        let others = wanted_rules(&tunnel(Selector::Users(vec![1001])), Family::V4);
+        assert_eq!(others.iter().filter(|rule| !there.contains(&rule.what)).count(), 1);
+    }
+
+    #[test]
+    fn a_tunnels_own_packets_go_by_the_uplink_before_anybody_is_sent_into_a_tunnel() {
+        let priority = |rule: &Entry| -> u32 {
+            let words: Vec<&str> = rule.what.split(' ').collect();
+            words[1].parse().expect("a priority")
+        };
+        let scoped = wanted_rules(&tunnel(Selector::Marked(0x0100_0000)), Family::V4);
+        let scoped: Vec<u32> = scoped.iter().map(priority).collect();
+        let host: Vec<u32> =
+            wanted_rules(&tunnel(Selector::Host), Family::V4).iter().map(priority).collect();
+        assert!(scoped.is_sorted() && host.is_sorted());
+        assert!(scoped.last() < host.last(), "a scoped workload is not the host's");
+    }
+}
