@@ -19,7 +19,7 @@ use std::sync::Arc;
 use clap::Parser;
 use egress::observe::chain;
 use egress::state::Store;
-use web::{Gate, LogFlags, Refusal, Site, WebFlags};
+use web::{Gate, LogFlags, Refusal, Site, Supervisor, WebFlags};
 
 use crate::current::Current;
 use crate::cycles::Cycles;
@@ -104,7 +104,8 @@ async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> ExitCode {
             return REFUSED.into();
         }
     };
-    let cycles = Cycles::start(current, store);
+    let supervisor = Supervisor::of_environment();
+    let cycles = Cycles::start(current, store, &supervisor);
     for listener in &listeners {
         let address = listener.local_addr().map(|address| address.to_string());
         let address = address.unwrap_or_default();
@@ -124,6 +125,8 @@ async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> ExitCode {
     let refused = |refusal: Refusal, path: &str| {
         tracing::debug!(reason = refusal.word(), path, "turned away");
     };
+    supervisor.expect_runtime();
+    supervisor.ready();
     web::serve(listeners, Site::new(gate, handler, refused)).await;
     tracing::info!("ended");
     ExitCode::SUCCESS
