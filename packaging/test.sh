@@ -1,0 +1,265 @@
+#!/usr/bin/env bash
+# `make deb-test`: installs, upgrades, removes and purges the package in a clean Debian with a
+# running systemd, under traffic that wants out, and counts outside what got there. As root; needs
+# debootstrap, nft and /dev/net/tun; takes minutes, most of them the first time (a Debian is made in
+# target/deb-test). Everything is in namespaces of its own: nothing of this machine is touched.
+#   PROFILE=dev  unoptimised programs: built sooner
+set -uo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/environment.sh"
+
+target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
+work=$target/deb-test
+base=$work/base
+root=$work/root
+packages="nftables,iproute2,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping"
+# The slowest step on a loaded machine is a start of both daemons.
+limit=60
+
+passed=0
+failed=0
+# check NAME COMMAND...: one assertion; what it said is shown where it fails.
+check() {
+  local name=$1
+  shift
+  if [[ -e $work/said ]]; then mv "$work/said" "$work/said.before"; fi
+  if "$@" >"$work/said" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok    $name"
+  else
+    failed=$((failed + 1))
+    echo "FAIL  $name"
+    sed 's/^/      /' "$work/said"
+  fi
+}
+fails() { ! "$@"; }
+eventually() {
+  local end=$((SECONDS + limit))
+  until "$@"; do
+    if ((SECONDS >= end)); then return 1; fi
+    sleep 0.2
+  done
+}
+
+# --- the machine: a systemd in namespaces of its own
+make_base() {
+  if [[ -e $base.done ]]; then return 0; fi
+  rm -rf "$base"
+  debootstrap --variant=minbase --include="$packages" bookworm "$base" && : >"$base.done"
+}
+boot() {
+  local cgroups
+  cgroups=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)
+  cgroup=$cgroups/vpn-egress-deb-test-$$
+  mkdir "$cgroup" || return 1
+  rm -rf "$root"
+  cp -a "$base" "$root"
+  sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec unshare --mount --pid --net --uts --ipc --cgroup \
+    --fork --kill-child -- "$@"' sh "$cgroup" "$0" --init "$root" >"$work/boot.log" 2>&1 &
+  machine=$!
+  trap shut_down EXIT
+  eventually has_init && eventually is_up
+}
+shut_down() {
+  kill "$machine" 2>/dev/null
+  wait "$machine" 2>/dev/null
+  eventually rmdir "$cgroup" 2>/dev/null
+}
+has_init() {
+  init=$(pgrep -P "$machine" | head -n 1)
+  [[ -n $init ]]
+}
+inside() { nsenter -t "$init" --mount --pid --net --uts --ipc --cgroup --root --wd=/ -- env -i \
+  PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
+is_up() { [[ $(inside systemctl is-system-running 2>/dev/null) =~ ^(running|degraded)$ ]]; }
+
+# What runs as the first process in there: what systemd wants to find, and systemd.
+if [[ ${1:-} == --init ]]; then
+  set -e
+  root=$2
+  mount --make-rprivate /
+  mount --bind "$root" "$root"
+  ip link set lo up
+  mount -t proc proc "$root/proc"
+  mount -t sysfs sysfs "$root/sys"
+  mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+  mount -t tmpfs -o mode=755 tmpfs "$root/run"
+  mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+  mkdir "$root/dev/net" "$root/dev/pts" "$root/dev/shm"
+  for device in null zero full random urandom tty net/tun; do
+    : >"$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+  done
+  mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$root/dev/pts"
+  ln -s pts/ptmx "$root/dev/ptmx"
+  ln -s /proc/self/fd "$root/dev/fd"
+  exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" \
+    /lib/systemd/systemd --log-target=console --show-status=no systemd.unit=multi-user.target
+fi
+
+# --- the world: an uplink, and outside of it a VPN server and an observer
+world() {
+  inside ip -batch - <<'END' || return 1
+netns add outside
+link add eth0 type veth peer name out0 netns outside
+address add 10.9.0.2/24 dev eth0
+link set eth0 up
+route add default via 10.9.0.1
+END
+  inside sh -e <<'END'
+umask 077
+wg genkey >/root/server; wg genkey >/root/client
+out="ip netns exec outside"
+$out ip link set lo up
+$out ip address add 10.9.0.1/24 dev out0
+$out ip link set out0 up
+# What is not the tunnel has no business here.
+$out nft -f - <<'NFT'
+table inet observer {
+  counter outside { }
+  chain seen {
+    type filter hook prerouting priority raw;
+    iifname "out0" meta nfproto ipv4 ip daddr != 10.9.0.1 counter name outside
+    iifname "out0" ip daddr 10.9.0.1 meta l4proto != udp counter name outside
+  }
+}
+NFT
+$out wireguard-go wgs
+$out wg set wgs listen-port 51820 private-key /root/server \
+  peer "$(wg pubkey </root/client)" allowed-ips 10.64.0.2/32
+$out ip address add 10.64.0.1/24 dev wgs
+$out ip link set wgs up
+provider_file() {
+  printf '[Interface]\nPrivateKey = %s\nAddress = 10.64.0.2/32\n' "$(cat /root/client)"
+  printf 'Table = off\nPostUp = wg set %%i fwmark 0xca6c\n'
+  printf 'PostUp = ip -4 route add default dev %%i table 51820\n'
+  printf 'PostUp = ip -4 rule add not fwmark 0xca6c table 51820\n'
+  printf 'PostUp = ip -4 rule add table main suppress_prefixlength 0\n'
+  printf '[Peer]\nPublicKey = %s\nAllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = 10.9.0.1:%s\n' \
+    "$(wg pubkey </root/server)" "$1"
+}
+mkdir -p /etc/wireguard
+provider_file 51820 >/etc/wireguard/wg0.conf
+provider_file 51999 >/etc/wireguard/backup.conf
+END
+}
+config() {
+  inside sh -c 'cat >/etc/vpn-egress/egress.yml' <<'END'
+paths:
+  - name: media
+    interface: wg0
+    endpoints:
+      - {name: primary, wg_quick: /etc/wireguard/wg0.conf}
+      - {name: backup, wg_quick: /etc/wireguard/backup.conf}
+    health:
+      interval: 1s
+      probe: {target: 10.64.0.1, timeout: 500ms}
+END
+}
+# Traffic that wants out beside the tunnel, for as long as the machine runs.
+start_traffic() { inside setsid ping -q -i 0.01 -I eth0 203.0.113.9 >/dev/null 2>&1 & }
+outside() { inside ip netns exec outside nft -j list counter inet observer outside | jq '.nftables[] | .counter? // empty | .packets'; }
+blocked() { inside nft -j list counters table inet vpn_egress | jq '[.nftables[] | .counter? // empty | select(.name | test("blocked")) | .packets] | add // 0'; }
+gets_out() { local before; before=$(outside); eventually more_than "$before" outside; }
+more_than() { [[ $("$2") -gt $1 ]]; }
+# From a time at which the lock was on: nothing since, though there was something to block.
+mark() { outside_then=$(outside); blocked_then=$(blocked); }
+nothing_got_out() {
+  eventually more_than "$blocked_then" blocked && echo "outside: $outside_then, $(outside)" &&
+    [[ $(outside) == "$outside_then" ]]
+}
+is_locked() { inside nft list table inet vpn_egress >/dev/null 2>&1; }
+rules() { inside nft list table inet vpn_egress | sed -E 's/packets [0-9]+ bytes [0-9]+//'; }
+same_rules() { diff <(echo "$rules_then") <(rules); }
+is_active() { [[ $(inside systemctl is-active "$1") == active ]]; }
+metric() { inside bash -c 'exec 3<>/dev/tcp/127.0.0.1/9061; printf "GET /metrics HTTP/1.0\r\n\r\n" >&3; cat <&3' | grep -F "$1"; }
+has_up_cycles() { metric 'vpn_egress_cycles_total{path="media",verdict="up"}' | grep -qv ' 0$'; }
+all_collectors_work() {
+  metric 'vpn_egress_collector_success{'
+  [[ -z $(metric 'vpn_egress_collector_success{' | grep -v ' 1$') ]] && metric 'vpn_egress_collector_success{' | grep -q ' 1$'
+}
+install_package() { inside apt-get install -q -y --no-install-recommends "/packages/$1"; }
+status() { inside dpkg-query -W -f '${Status} ${Version}' vpn-egress 2>/dev/null; }
+has_status() { [[ $(status) == "$1" ]]; }
+pid_of() { inside systemctl show -p MainPID --value "$1"; }
+
+[[ $EUID == 0 ]] || { echo "deb-test: run as root: it boots a Debian in namespaces" >&2; exit 1; }
+for program in debootstrap nft jq unshare nsenter; do
+  type -P "$program" >/dev/null || { echo "deb-test: $program is missing: apt-get install $program" >&2; exit 1; }
+done
+mkdir -p "$work"
+packaging/deb.sh && REVISION=2 packaging/deb.sh || exit 1
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)
+first=vpn-egress_$version-1_$(dpkg --print-architecture).deb
+second=vpn-egress_$version-2_$(dpkg --print-architecture).deb
+make_base || exit 1
+boot || { echo "deb-test: the machine did not start"; cat "$work/boot.log"; exit 1; } >&2
+mkdir "$root/packages"
+cp "$target/deb/$first" "$target/deb/$second" "$root/packages"
+world || { echo "deb-test: the world could not be built" >&2; exit 1; }
+start_traffic
+
+check "the observer sees what gets out of a host without a lock" gets_out
+check "installs" install_package "$first"
+check "locks nothing by itself" fails is_locked
+check "still gets out" gets_out
+check "starts nothing without a config" fails is_active vpn-egress-actuator
+check "has manual pages" inside test -s /usr/share/man/man8/actuator-converge.8.gz
+check "has a token that others cannot read" inside sh -c \
+  '[ "$(stat -c "%a %U %G" /etc/vpn-egress/actuator.token)" = "640 root vpn-egress" ]'
+
+config
+check "wg-quick brings the tunnel up" inside wg-quick up wg0
+check "converges" inside actuator converge
+check "is locked" is_locked
+mark
+check "the daemons start" inside systemctl start vpn-egress-actuator vpn-egress-exporter
+check "the exporter, as a user of its own, finds the path up" eventually has_up_cycles
+check "every collector of it works" all_collectors_work
+check "the exporter is not root" inside sh -c \
+  '[ "$(stat -c %U "/proc/$(systemctl show -p MainPID --value vpn-egress-exporter)")" = vpn-egress ]'
+check "the health check agrees" inside systemctl start vpn-egress-validate.service
+check "nothing gets out under the lock" nothing_got_out
+
+rules_then=$(rules)
+daemon_then=$(pid_of vpn-egress-actuator)
+check "is upgraded under traffic" install_package "$second"
+check "the new version is there" has_status "install ok installed $version-2"
+check "the daemon is the new one" eventually fails test "$(pid_of vpn-egress-actuator)" = "$daemon_then"
+check "and active" eventually is_active vpn-egress-actuator
+check "the exporter too" eventually is_active vpn-egress-exporter
+check "the lock is the same" same_rules
+check "nothing got out meanwhile" nothing_got_out
+check "a daemon that is stopped leaves the lock" inside systemctl stop vpn-egress-actuator
+check "which holds" nothing_got_out
+inside systemctl start vpn-egress-actuator
+
+check "is not removed where nobody can be asked" fails inside apt-get remove -q -y vpn-egress
+check "and it is said how it can be" grep -q "VPN_EGRESS_REMOVE=unlock apt-get remove" "$work/said.before"
+# Asked as a terminal does.
+answer() { printf '%s\n' "$1" | inside DEBIAN_FRONTEND=teletype apt-get remove -q -y vpn-egress; }
+check "is not removed by who answers no" fails answer no
+check "is there as before" has_status "install ok installed $version-2"
+check "its daemon too" is_active vpn-egress-actuator
+check "and the lock" same_rules
+check "nothing got out meanwhile" nothing_got_out
+
+check "is removed by who answers yes" answer yes
+check "is gone" has_status "deinstall ok config-files $version-2"
+check "the lock is off" fails is_locked
+check "and traffic gets out again" gets_out
+check "the daemons are gone" fails inside pgrep -x "actuator|exporter"
+check "the tunnel is left as it was" inside ip link show wg0
+
+check "is installed again" install_package "$second"
+check "converges again" inside actuator converge
+check "is locked again" is_locked
+check "is purged where the environment says unlock" inside VPN_EGRESS_REMOVE=unlock apt-get purge -q -y vpn-egress
+check "nothing of it is known" fails status
+check "the lock is off again" fails is_locked
+check "state and token are gone" fails inside ls /var/lib/vpn-egress /etc/vpn-egress/actuator.token
+check "what a person wrote is not" inside test -s /etc/vpn-egress/egress.yml -a -s /etc/wireguard/wg0.conf
+check "no unit is left" fails inside sh -c 'ls -d /etc/systemd/system/*.wants/vpn-egress* 2>/dev/null'
+
+echo "package: $(stat -c %s "$target/deb/$second") bytes"
+echo "$passed passed, $failed failed"
+[[ $failed == 0 && $passed -gt 0 ]]
