@@ -39,6 +39,7 @@ put 0644 "$completions"/*.fish /usr/share/fish/vendor_completions.d
 for program in exporter actuator; do
   install -D -m 0644 "$completions/$program.bash" "$root/usr/share/bash-completion/completions/$program"
 done
+install -D -m 0644 systemd/vpn-egress.tmpfiles "$root/usr/lib/tmpfiles.d/vpn-egress.conf"
 doc=/usr/share/doc/vpn-egress
 put 0644 README.md CHANGELOG.md DESIGN.md LICENSE-MIT LICENSE-APACHE packaging/copyright "$doc"
 put 0644 docs/*.md "$doc/docs"

@@ -7,71 +7,6 @@
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/environment.sh"
 
-target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
-work=$target/deb-test
-base=$work/base
-root=$work/root
-packages="nftables,iproute2,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping"
-# The slowest step on a loaded machine is a start of both daemons.
-limit=60
-
-passed=0
-failed=0
-# check NAME COMMAND...: one assertion; what it said is shown where it fails.
-check() {
-  local name=$1
-  shift
-  if [[ -e $work/said ]]; then mv "$work/said" "$work/said.before"; fi
-  if "$@" >"$work/said" 2>&1; then
-    passed=$((passed + 1))
-    echo "ok    $name"
-  else
-    failed=$((failed + 1))
-    echo "FAIL  $name"
-    sed 's/^/      /' "$work/said"
-  fi
-}
-fails() { ! "$@"; }
-eventually() {
-  local end=$((SECONDS + limit))
-  until "$@"; do
-    if ((SECONDS >= end)); then return 1; fi
-    sleep 0.2
-  done
-}
-
-# --- the machine: a systemd in namespaces of its own
-make_base() {
-  if [[ -e $base.done ]]; then return 0; fi
-  rm -rf "$base"
-  debootstrap --variant=minbase --include="$packages" bookworm "$base" && : >"$base.done"
-}
-boot() {
-  local cgroups
-  cgroups=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)
-  cgroup=$cgroups/vpn-egress-deb-test-$$
-  mkdir "$cgroup" || return 1
-  rm -rf "$root"
-  cp -a "$base" "$root"
-  sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec unshare --mount --pid --net --uts --ipc --cgroup \
-    --fork --kill-child -- "$@"' sh "$cgroup" "$0" --init "$root" >"$work/boot.log" 2>&1 &
-  machine=$!
-  trap shut_down EXIT
-  eventually has_init && eventually is_up
-}
-shut_down() {
-  kill "$machine" 2>/dev/null
-  wait "$machine" 2>/dev/null
-  eventually rmdir "$cgroup" 2>/dev/null
-}
-has_init() {
-  init=$(pgrep -P "$machine" | head -n 1)
-  [[ -n $init ]]
-}
-inside() { nsenter -t "$init" --mount --pid --net --uts --ipc --cgroup --root --wd=/ -- env -i \
-  PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
-is_up() { [[ $(inside systemctl is-system-running 2>/dev/null) =~ ^(running|degraded)$ ]]; }
-
 # What runs as the first process in there: what systemd wants to find, and systemd.
 if [[ ${1:-} == --init ]]; then
   set -e
@@ -96,52 +31,46 @@ if [[ ${1:-} == --init ]]; then
     /lib/systemd/systemd --log-target=console --show-status=no systemd.unit=multi-user.target
 fi
 
-# --- the world: an uplink, and outside of it a VPN server and an observer
-world() {
-  inside ip -batch - <<'END' || return 1
-netns add outside
-link add eth0 type veth peer name out0 netns outside
-address add 10.9.0.2/24 dev eth0
-link set eth0 up
-route add default via 10.9.0.1
-END
-  inside sh -e <<'END'
-umask 077
-wg genkey >/root/server; wg genkey >/root/client
-out="ip netns exec outside"
-$out ip link set lo up
-$out ip address add 10.9.0.1/24 dev out0
-$out ip link set out0 up
-# What is not the tunnel has no business here.
-$out nft -f - <<'NFT'
-table inet observer {
-  counter outside { }
-  chain seen {
-    type filter hook prerouting priority raw;
-    iifname "out0" meta nfproto ipv4 ip daddr != 10.9.0.1 counter name outside
-    iifname "out0" ip daddr 10.9.0.1 meta l4proto != udp counter name outside
-  }
+target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
+work=$target/deb-test
+base=$work/base
+root=$work/root
+packages="nftables,iproute2,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping"
+source packaging/world.sh
+
+# --- the machine: a systemd in namespaces of its own
+make_base() {
+  if [[ -e $base.done ]]; then return 0; fi
+  rm -rf "$base"
+  debootstrap --variant=minbase --include="$packages" bookworm "$base" && : >"$base.done"
 }
-NFT
-$out wireguard-go wgs
-$out wg set wgs listen-port 51820 private-key /root/server \
-  peer "$(wg pubkey </root/client)" allowed-ips 10.64.0.2/32
-$out ip address add 10.64.0.1/24 dev wgs
-$out ip link set wgs up
-provider_file() {
-  printf '[Interface]\nPrivateKey = %s\nAddress = 10.64.0.2/32\n' "$(cat /root/client)"
-  printf 'Table = off\nPostUp = wg set %%i fwmark 0xca6c\n'
-  printf 'PostUp = ip -4 route add default dev %%i table 51820\n'
-  printf 'PostUp = ip -4 rule add not fwmark 0xca6c table 51820\n'
-  printf 'PostUp = ip -4 rule add table main suppress_prefixlength 0\n'
-  printf '[Peer]\nPublicKey = %s\nAllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = 10.9.0.1:%s\n' \
-    "$(wg pubkey </root/server)" "$1"
+boot() {
+  local cgroups
+  cgroups=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)
+  cgroup=$cgroups/vpn-egress-deb-test-$$
+  mkdir "$cgroup" || return 1
+  rm -rf "$root"
+  cp -a "$base" "$root"
+  sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec unshare --mount --pid --net --uts --ipc --cgroup \
+    --fork --kill-child -- "$@"' sh "$cgroup" "$PWD/packaging/test.sh" --init "$root" >"$work/boot.log" 2>&1 &
+  machine=$!
+  trap shut_down EXIT
+  eventually has_init && eventually is_up
 }
-mkdir -p /etc/wireguard
-provider_file 51820 >/etc/wireguard/wg0.conf
-provider_file 51999 >/etc/wireguard/backup.conf
-END
+shut_down() {
+  # It passes over gentler signals while it waits; its child goes with it.
+  kill -KILL "$machine" 2>/dev/null
+  wait "$machine" 2>/dev/null
+  eventually rmdir "$cgroup" 2>/dev/null
 }
+has_init() {
+  init=$(pgrep -P "$machine" | head -n 1)
+  [[ -n $init ]]
+}
+inside() { nsenter -t "$init" --mount --pid --net --uts --ipc --cgroup --root --wd -- env -i \
+  PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
+is_up() { [[ $(inside systemctl is-system-running 2>/dev/null) =~ ^(running|degraded)$ ]]; }
+
 config() {
   inside sh -c 'cat >/etc/vpn-egress/egress.yml' <<'END'
 paths:
@@ -155,31 +84,13 @@ paths:
       probe: {target: 10.64.0.1, timeout: 500ms}
 END
 }
-# Traffic that wants out beside the tunnel, for as long as the machine runs.
-start_traffic() { inside setsid ping -q -i 0.01 -I eth0 203.0.113.9 >/dev/null 2>&1 & }
-outside() { inside ip netns exec outside nft -j list counter inet observer outside | jq '.nftables[] | .counter? // empty | .packets'; }
-blocked() { inside nft -j list counters table inet vpn_egress | jq '[.nftables[] | .counter? // empty | select(.name | test("blocked")) | .packets] | add // 0'; }
-gets_out() { local before; before=$(outside); eventually more_than "$before" outside; }
-more_than() { [[ $("$2") -gt $1 ]]; }
-# From a time at which the lock was on: nothing since, though there was something to block.
-mark() { outside_then=$(outside); blocked_then=$(blocked); }
-nothing_got_out() {
-  eventually more_than "$blocked_then" blocked && echo "outside: $outside_then, $(outside)" &&
-    [[ $(outside) == "$outside_then" ]]
-}
-is_locked() { inside nft list table inet vpn_egress >/dev/null 2>&1; }
 rules() { inside nft list table inet vpn_egress | sed -E 's/packets [0-9]+ bytes [0-9]+//'; }
 same_rules() { diff <(echo "$rules_then") <(rules); }
 is_active() { [[ $(inside systemctl is-active "$1") == active ]]; }
-metric() { inside bash -c 'exec 3<>/dev/tcp/127.0.0.1/9061; printf "GET /metrics HTTP/1.0\r\n\r\n" >&3; cat <&3' | grep -F "$1"; }
-has_up_cycles() { metric 'vpn_egress_cycles_total{path="media",verdict="up"}' | grep -qv ' 0$'; }
-all_collectors_work() {
-  metric 'vpn_egress_collector_success{'
-  [[ -z $(metric 'vpn_egress_collector_success{' | grep -v ' 1$') ]] && metric 'vpn_egress_collector_success{' | grep -q ' 1$'
-}
 install_package() { inside apt-get install -q -y --no-install-recommends "/packages/$1"; }
 status() { inside dpkg-query -W -f '${Status} ${Version}' vpn-egress 2>/dev/null; }
 has_status() { [[ $(status) == "$1" ]]; }
+another_than() { [[ $(pid_of "$2") != "$1" && $(pid_of "$2") != 0 ]]; }
 pid_of() { inside systemctl show -p MainPID --value "$1"; }
 
 [[ $EUID == 0 ]] || { echo "deb-test: run as root: it boots a Debian in namespaces" >&2; exit 1; }
@@ -195,13 +106,13 @@ make_base || exit 1
 boot || { echo "deb-test: the machine did not start"; cat "$work/boot.log"; exit 1; } >&2
 mkdir "$root/packages"
 cp "$target/deb/$first" "$target/deb/$second" "$root/packages"
-world || { echo "deb-test: the world could not be built" >&2; exit 1; }
+world /etc/wireguard || { echo "deb-test: the world could not be built" >&2; exit 1; }
 start_traffic
 
 check "the observer sees what gets out of a host without a lock" gets_out
 check "installs" install_package "$first"
 check "locks nothing by itself" fails is_locked
-check "still gets out" gets_out
+check "traffic still gets out" gets_out
 check "starts nothing without a config" fails is_active vpn-egress-actuator
 check "has manual pages" inside test -s /usr/share/man/man8/actuator-converge.8.gz
 check "has a token that others cannot read" inside sh -c \
@@ -224,7 +135,7 @@ rules_then=$(rules)
 daemon_then=$(pid_of vpn-egress-actuator)
 check "is upgraded under traffic" install_package "$second"
 check "the new version is there" has_status "install ok installed $version-2"
-check "the daemon is the new one" eventually fails test "$(pid_of vpn-egress-actuator)" = "$daemon_then"
+check "the daemon is the new one" eventually another_than "$daemon_then" vpn-egress-actuator
 check "and active" eventually is_active vpn-egress-actuator
 check "the exporter too" eventually is_active vpn-egress-exporter
 check "the lock is the same" same_rules
