@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make compose-test`: runs the compose file on a Docker engine of its own, in namespaces of its own:
 # a dead endpoint is left, nothing gets out, the lock outlives the containers, and the lab's story
-# passes in its container. As root; needs dockerd, wireguard-go, nft, setfacl and the images: pulled, or built
+# passes in its container. As root; needs dockerd, wireguard-go, nft and the images: pulled, or built
 # and imported into the engine's directory, target/compose-test (or DOCKER_ROOT) before.
 #   COMPOSE="docker compose"   by default whatever of the two is there
 set -uo pipefail
@@ -22,6 +22,7 @@ inside() { nsenter -t "$host" --net --mount -- "$@"; }
 # Compose may be two words.
 # shellcheck disable=SC2086
 compose() { inside env COMPOSE_PROJECT_NAME=vpn-egress VPN_EGRESS_GID="$group" \
+  COMPOSE_FILE=docker-compose.yml:docker/userspace.yml \
   VPN_EGRESS_CONFIG="$scratch/config" VPN_EGRESS_KEYS="$scratch/keys" $COMPOSE "$@"; }
 container() { compose exec -T "$@"; }
 ends_with() {
@@ -39,7 +40,7 @@ is_unprivileged() {
   process=$(inside docker inspect --format '{{.State.Pid}}' "$(compose ps -q exporter)")
   grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs)' "/proc/$process/status"
   grep -q '^Uid:.65532.65532.65532.65532' "/proc/$process/status" &&
-    grep -q '^CapBnd:.0*3000$' "/proc/$process/status" && grep -q '^NoNewPrivs:.1' "/proc/$process/status"
+    grep -q '^CapBnd:.0*3002$' "/proc/$process/status" && grep -q '^NoNewPrivs:.1' "/proc/$process/status"
 }
 
 [[ $EUID == 0 ]] || { echo "compose-test: run as root: it starts an engine" >&2; exit 1; }
@@ -56,7 +57,6 @@ eventually inside test -d /run/wireguard
 inside dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
   --host "$DOCKER_HOST" --bridge=none --iptables=false --ip6tables=false >"$work/dockerd.log" 2>&1 &
 engine=$!
-inside setfacl --default --modify "group:$group:rwx" /run/wireguard
 world "$scratch/keys" || { echo "compose-test: the world could not be built" >&2; exit 1; }
 eventually has_engine || { tail "$work/dockerd.log" >&2; exit 1; }
 cat >"$scratch/config/egress.yml" <<'END'
@@ -85,7 +85,8 @@ check "$COMPOSE brings everything up" compose up --detach --no-build "${services
 check "the first start puts the lock on" eventually is_locked
 mark
 check "all ${#services[@]} are healthy" eventually are_healthy "${#services[@]}"
-check "the exporter is nobody, with two capabilities and no way to more" is_unprivileged
+# The third one is for the userspace WireGuard of this world.
+check "the exporter is nobody, with three capabilities and no way to more" is_unprivileged
 check "it finds the path up" eventually has_up_cycles
 check "every collector of it works" all_collectors_work
 check "the primary is in use" is_on primary

@@ -39,11 +39,10 @@ put 0644 "$completions"/*.fish /usr/share/fish/vendor_completions.d
 for program in exporter actuator; do
   install -D -m 0644 "$completions/$program.bash" "$root/usr/share/bash-completion/completions/$program"
 done
-install -D -m 0644 systemd/vpn-egress.tmpfiles "$root/usr/lib/tmpfiles.d/vpn-egress.conf"
 doc=/usr/share/doc/vpn-egress
 put 0644 README.md CHANGELOG.md DESIGN.md LICENSE-MIT LICENSE-APACHE packaging/copyright "$doc"
 put 0644 docs/*.md "$doc/docs"
-put 0644 packaging/egress.yml "$doc/examples"
+put 0644 packaging/egress.yml systemd/userspace-wireguard.conf "$doc/examples"
 put 0644 alerting-rules/*.yml alerting-rules/runbook.md "$doc/examples/alerting-rules"
 put 0644 grafana/dashboards/*.json "$doc/examples/grafana"
 install -D -m 0644 packaging/default "$root/etc/default/vpn-egress"

@@ -118,6 +118,10 @@ check "has manual pages" inside test -s /usr/share/man/man8/actuator-converge.8.
 check "has a token that others cannot read" inside sh -c \
   '[ "$(stat -c "%a %U %G" /etc/vpn-egress/actuator.token)" = "640 root vpn-egress" ]'
 
+# This world's WireGuard is a userspace one.
+inside install -D -m 0644 -t /etc/systemd/system/vpn-egress-exporter.service.d \
+  /usr/share/doc/vpn-egress/examples/userspace-wireguard.conf
+inside systemctl daemon-reload
 config
 check "wg-quick brings the tunnel up" inside wg-quick up wg0
 check "converges" inside actuator converge
