@@ -21,7 +21,7 @@ source packaging/world.sh
 inside() { nsenter -t "$host" --net --mount -- "$@"; }
 # Compose may be two words.
 # shellcheck disable=SC2086
-compose() { inside env COMPOSE_PROJECT_NAME=vpn-egress VPN_EGRESS_GID="$group" \
+compose() { inside env --chdir="$PWD" COMPOSE_PROJECT_NAME=vpn-egress VPN_EGRESS_GID="$group" \
   COMPOSE_FILE=docker-compose.yml:docker/userspace.yml \
   VPN_EGRESS_CONFIG="$scratch/config" VPN_EGRESS_KEYS="$scratch/keys" $COMPOSE "$@"; }
 container() { compose exec -T "$@"; }

@@ -35,7 +35,7 @@ target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
 work=$target/deb-test
 base=$work/base
 root=$work/root
-packages="nftables,iproute2,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping"
+packages="nftables,iproute2,netbase,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping"
 source packaging/world.sh
 
 # --- the machine: a systemd in namespaces of its own
