@@ -87,6 +87,18 @@ END
 rules() { inside nft list table inet vpn_egress | sed -E 's/packets [0-9]+ bytes [0-9]+//'; }
 same_rules() { diff <(echo "$rules_then") <(rules); }
 is_active() { [[ $(inside systemctl is-active "$1") == active ]]; }
+# What a boot finds after somebody has removed the config; the walls are taken down to see it.
+locks_without_config() {
+  inside sh -e <<'END'
+systemctl stop vpn-egress-actuator
+mv /etc/vpn-egress/egress.yml /etc/vpn-egress/away
+nft flush ruleset
+systemctl restart vpn-egress-killswitch || true
+mv /etc/vpn-egress/away /etc/vpn-egress/egress.yml
+nft list table inet vpn_egress >/dev/null
+systemctl start vpn-egress-actuator
+END
+}
 install_package() { inside apt-get install -q -y --no-install-recommends "/packages/$1"; }
 status() { inside dpkg-query -W -f '${Status} ${Version}' vpn-egress 2>/dev/null; }
 has_status() { [[ $(status) == "$1" ]]; }
@@ -144,6 +156,10 @@ check "and active" eventually is_active vpn-egress-actuator
 check "the exporter too" eventually is_active vpn-egress-exporter
 check "the lock is the same" same_rules
 check "nothing got out meanwhile" nothing_got_out
+check "a daemon killed outright is started anew" inside systemctl kill --kill-whom=main --signal=KILL vpn-egress-actuator
+check "and is active again" eventually is_active vpn-egress-actuator
+check "the boot's unit locks by the state where the config is gone" locks_without_config
+mark
 check "a daemon that is stopped leaves the lock" inside systemctl stop vpn-egress-actuator
 check "which holds" nothing_got_out
 inside systemctl start vpn-egress-actuator
@@ -171,8 +187,10 @@ check "is locked again" is_locked
 check "is purged where the environment says unlock" inside VPN_EGRESS_REMOVE=unlock apt-get purge -q -y vpn-egress
 check "nothing of it is known" fails status
 check "the lock is off again" fails is_locked
-check "state and token are gone" fails inside ls /var/lib/vpn-egress /etc/vpn-egress/actuator.token
-check "what a person wrote is not" inside test -s /etc/vpn-egress/egress.yml -a -s /etc/wireguard/wg0.conf
+check "state and token are gone" inside sh -c \
+  '[ ! -e /var/lib/vpn-egress ] && [ ! -e /etc/vpn-egress/actuator.token ]'
+check "what a person wrote is not" inside sh -c \
+  '[ -s /etc/vpn-egress/egress.yml ] && [ -s /etc/wireguard/wg0.conf ]'
 check "no unit is left" fails inside sh -c 'ls -d /etc/systemd/system/*.wants/vpn-egress* 2>/dev/null'
 
 echo "package: $(stat -c %s "$target/deb/$second") bytes"
