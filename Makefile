@@ -1,5 +1,5 @@
 # What is needed and missing is installed first, where that can be done: scripts/setup.sh.
-.PHONY: demo test bench matrix lint setup
+.PHONY: demo test bench matrix lint setup deb deb-test compose-test
 
 # The whole story, live, in about a minute; KEEP=1 leaves it running at the end.
 demo:
@@ -22,3 +22,15 @@ lint:
 
 setup:
 	@exec scripts/setup.sh
+
+# The Debian package, in target/deb.
+deb:
+	@exec packaging/deb.sh
+
+# Installed, upgraded, removed and purged in a clean Debian; as root, some minutes.
+deb-test:
+	@exec packaging/test.sh
+
+# The compose file on a Docker engine of its own; as root, with the images there.
+compose-test:
+	@exec docker/test.sh

@@ -43,10 +43,15 @@ step "clippy, the test with Suricata" cargo clippy -p lab --test suricata -- -D 
 step "tests of the crates" cargo test --no-fail-fast -p egress -p ids -p web -p exporter -p actuator
 step "checks of the rules" alerting-rules/check.sh
 if [[ -x grafana/check.sh ]]; then step "checks of the dashboards" grafana/check.sh; fi
-step "build" cargo build --workspace --bins
-step "tests in the lab" cargo test --no-fail-fast -p lab -- --test-threads=1
 # What not every machine can show; what was not run has not passed, and is named at the end.
 not_shown=()
+if type -P systemd-analyze >/dev/null; then
+  step "checks of the units" systemd/check.sh
+else
+  not_shown+=("that systemd understands the units, and how tight they are (needs systemd-analyze)")
+fi
+step "build" cargo build --workspace --bins
+step "tests in the lab" cargo test --no-fail-fast -p lab -- --test-threads=1
 if type -P suricata >/dev/null && type -P ethtool >/dev/null; then
   step "tests with a real Suricata" cargo test -p lab --test suricata -- --test-threads=1
 else

@@ -355,3 +355,31 @@ fn start(flags: &Flags, token: Option<&Path>, web: &WebFlags) -> Reply {
         Err(error) => Reply::refused(vec![chain(error)]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Flags;
+
+    /// The package's build asks for the files: `packaging/deb.sh`.
+    #[test]
+    fn every_command_has_its_manual_page_and_completions() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let directory = manual::wanted_directory().unwrap_or_else(|| scratch.path().to_owned());
+        let pages = manual::write(Flags::command(), &directory).expect("written");
+        let mut named = vec!["actuator".to_owned()];
+        for act in Flags::command().get_subcommands().filter(|act| !act.is_hide_set()) {
+            named.push(format!("actuator-{}", act.get_name()));
+        }
+        for name in named {
+            assert!(pages.contains(&name), "{name} has no page: {pages:?}");
+            let page = std::fs::read_to_string(directory.join(format!("man8/{name}.8")));
+            let page = page.expect("a page");
+            assert!(page.contains("config.file") && page.contains("state.directory"), "{page}");
+        }
+        let bash = std::fs::read_to_string(directory.join("completions/actuator.bash"));
+        assert!(bash.expect("completions").contains("converge"));
+        assert!(!pages.iter().any(|page| page.contains("fault")), "hidden: {pages:?}");
+    }
+}

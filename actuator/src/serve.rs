@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use egress::events;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
-use web::{Gate, Site, server};
+use web::{Gate, Site, Supervisor, server};
 
 use crate::control;
 use crate::engine::{Engine, Order, Shared};
@@ -57,19 +57,20 @@ pub fn serve(engine: Engine, options: Options, runtime: &Runtime) -> Result<(), 
     shared.lock().stand_guard();
     // The first look comes before anything is answered: lock and latch are in force by then.
     shared.lock().begin();
-    start_care(&shared);
-    start_cycles(&shared);
-    runtime.block_on(run(shared, options))
+    let supervisor = Supervisor::of_environment();
+    start_care(&shared, &supervisor);
+    start_cycles(&shared, &supervisor);
+    runtime.block_on(run(shared, options, &supervisor))
 }
 
-fn start_care(shared: &Shared) {
+fn start_care(shared: &Shared, supervisor: &Supervisor) {
     let shared = shared.clone();
     let events = events::listen();
     if let Err(error) = &events {
         tracing::error!(%error, "events cannot be heard: looking every second only");
     }
     let mut pause = REST;
-    vital::rounds("care", move || {
+    vital::rounds("care", supervisor, move |_| {
         let heard = match events.as_ref().map(|events| events.recv_timeout(CARE)) {
             Ok(Ok(()) | Err(RecvTimeoutError::Timeout)) => true,
             Ok(Err(RecvTimeoutError::Disconnected)) | Err(_) => false,
@@ -86,9 +87,9 @@ fn start_care(shared: &Shared) {
 }
 
 /// A cycle holds no lock: an alert must not wait for a probe's timeout.
-fn start_cycles(shared: &Shared) {
+fn start_cycles(shared: &Shared, supervisor: &Supervisor) {
     let shared = shared.clone();
-    vital::rounds("cycle", move || {
+    vital::rounds("cycle", supervisor, move |beat| {
         let started = Instant::now();
         let (paths, store, latest) = shared.lock().what_to_look_at();
         let interval = paths.iter().map(|path| path.health.interval).min();
@@ -97,11 +98,11 @@ fn start_cycles(shared: &Shared) {
                 scope.spawn(|| latest.cycle(path, &store));
             }
         });
-        thread::sleep(interval.unwrap_or(CARE).saturating_sub(started.elapsed()));
+        beat.rest(interval.unwrap_or(CARE).saturating_sub(started.elapsed()));
     });
 }
 
-async fn run(shared: Shared, options: Options) -> Result<(), ServeError> {
+async fn run(shared: Shared, options: Options, supervisor: &Supervisor) -> Result<(), ServeError> {
     let socket = bind_socket(&options.socket)
         .map_err(|source| ServeError::Socket { path: options.socket.clone(), source })?;
     for listener in &options.listeners {
@@ -123,6 +124,8 @@ async fn run(shared: Shared, options: Options) -> Result<(), ServeError> {
     let refused = move |refusal, path: &str| webhook::refused(&metrics, refusal, path);
     let requests = move |request| control::serve_request(shared.clone(), request);
     let only = nix::unistd::geteuid().as_raw();
+    supervisor.expect_runtime();
+    supervisor.ready();
     tokio::join!(
         web::serve(options.listeners, Site::new(options.gate, alerts, refused)),
         web::serve_local(socket, only, requests, server::terminated()),

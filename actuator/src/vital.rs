@@ -4,16 +4,23 @@
 use std::thread;
 
 use egress::fault;
+use web::{Beat, Supervisor};
 
 use crate::control::exit;
 
-/// Runs `round` again and again on a thread of its own.
-pub fn rounds(name: &'static str, mut round: impl FnMut() + Send + 'static) {
+/// Runs `round` again and again on a thread of its own, and tells of each.
+pub fn rounds(
+    name: &'static str,
+    supervisor: &Supervisor,
+    mut round: impl FnMut(&Beat) + Send + 'static,
+) {
+    let beat = supervisor.expect_loop();
     let run = move || {
         let _end = Vital(name);
         loop {
             fault::round_of(name);
-            round();
+            round(&beat);
+            beat.beat();
         }
     };
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(run) {

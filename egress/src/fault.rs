@@ -3,7 +3,8 @@
 //!
 //! `VPN_EGRESS_FAULTS` names a file. Where it exists, every point that is reached adds its name to
 //! the file `NAME.reached`; where it says `kill N`, the process ends itself at the Nth of them, and
-//! where it says `panic THREAD`, that thread of the daemon panics at its next round.
+//! where it says `panic THREAD`, that thread of the daemon panics at its next round; where it says
+//! `hang THREAD`, that thread hangs there.
 
 macro_rules! points {
     ($($point:ident $name:literal,)*) => {
@@ -97,8 +98,16 @@ mod armed {
 
     /// A thread of the daemon begins another round.
     pub fn round_of(thread: &str) {
-        let panics = wanted().is_some_and(|(_, wanted)| wanted == format!("panic {thread}"));
-        assert!(!panics, "a test wants thread {thread} to die");
+        let Some((reached, wanted)) = wanted() else {
+            return;
+        };
+        assert!(wanted != format!("panic {thread}"), "a test wants thread {thread} to die");
+        if wanted == format!("hang {thread}") {
+            let _ = fs::write(reached, &wanted);
+            loop {
+                std::thread::park();
+            }
+        }
     }
 }
 

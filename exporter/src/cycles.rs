@@ -14,6 +14,7 @@ use egress::names::{EndpointName, PathName};
 use egress::observe::{self, Cycle};
 use egress::run::Run;
 use egress::state::{Store, Timestamp};
+use web::{Beat, Supervisor};
 
 use crate::current::Current;
 use crate::histograms::Histograms;
@@ -65,13 +66,15 @@ struct Worker {
 
 impl Cycles {
     /// Two threads per path, which end with the process.
-    pub fn start(current: &Arc<Current>, store: &Store) -> Self {
+    pub fn start(current: &Arc<Current>, store: &Store, supervisor: &Supervisor) -> Self {
         let cycles = Self::empty(&current.get());
         for worker in cycles.workers(current, store) {
-            thread::spawn(move || worker.cycles());
+            let beat = supervisor.expect_loop();
+            thread::spawn(move || worker.cycles(&beat));
         }
         for worker in cycles.workers(current, store) {
-            thread::spawn(move || worker.standbys());
+            let beat = supervisor.expect_loop();
+            thread::spawn(move || worker.standbys(&beat));
         }
         cycles
     }
@@ -133,13 +136,13 @@ impl Worker {
         self.current.get().path(self.name.as_str()).cloned()
     }
 
-    fn cycles(&self) {
+    fn cycles(&self, beat: &Beat) {
         let Some(mut path) = self.path() else { return };
         let mut run = Run::new(path.health.interval, path.health.settle, Uptime::now());
         loop {
             let started = Uptime::now();
             self.cycle(&path, &mut run);
-            thread::sleep(path.health.interval.saturating_sub(started.elapsed()));
+            beat.rest(path.health.interval.saturating_sub(started.elapsed()));
             self.current.follow(&self.store);
             match self.path() {
                 Some(same) => {
@@ -180,11 +183,11 @@ impl Worker {
         shown.last = Some((Timestamp::now(), cycle));
     }
 
-    fn standbys(&self) {
+    fn standbys(&self, beat: &Beat) {
         let mut standbys = Standbys::default();
         while let Some(path) = self.path() {
             self.look(&path, &mut standbys);
-            thread::sleep(STANDBY_TICK);
+            beat.rest(STANDBY_TICK);
         }
     }
 

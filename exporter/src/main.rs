@@ -19,7 +19,7 @@ use std::sync::Arc;
 use clap::Parser;
 use egress::observe::chain;
 use egress::state::Store;
-use web::{Gate, LogFlags, Refusal, Site, WebFlags};
+use web::{Gate, LogFlags, Refusal, Site, Supervisor, WebFlags};
 
 use crate::current::Current;
 use crate::cycles::Cycles;
@@ -104,7 +104,8 @@ async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> ExitCode {
             return REFUSED.into();
         }
     };
-    let cycles = Cycles::start(current, store);
+    let supervisor = Supervisor::of_environment();
+    let cycles = Cycles::start(current, store, &supervisor);
     for listener in &listeners {
         let address = listener.local_addr().map(|address| address.to_string());
         let address = address.unwrap_or_default();
@@ -124,7 +125,32 @@ async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> ExitCode {
     let refused = |refusal: Refusal, path: &str| {
         tracing::debug!(reason = refusal.word(), path, "turned away");
     };
+    supervisor.expect_runtime();
+    supervisor.ready();
     web::serve(listeners, Site::new(gate, handler, refused)).await;
     tracing::info!("ended");
     ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Flags;
+
+    /// The package's build asks for the files: `packaging/deb.sh`.
+    #[test]
+    fn every_flag_is_in_the_manual_page_and_the_completions() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let directory = manual::wanted_directory().unwrap_or_else(|| scratch.path().to_owned());
+        manual::write(Flags::command(), &directory).expect("written");
+        let read = |file: &str| std::fs::read_to_string(directory.join(file)).expect(file);
+        // In a page a hyphen is written with a backslash.
+        let page = read("man8/exporter.8").replace('\\', "");
+        let bash = read("completions/exporter.bash");
+        for flag in Flags::command().get_arguments().filter_map(|flag| flag.get_long()) {
+            let flag = format!("--{flag}");
+            assert!(page.contains(&flag) && bash.contains(&flag), "{flag}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What both programs have in common towards the network: an HTTP server with limits, TLS and
-//! credentials as in Prometheus' own programs, the metrics page, and the flags that operators know
-//! from other exporters. Knows nothing of egress paths.
+//! credentials as in Prometheus' own programs, the metrics page, the flags that operators know from
+//! other exporters; and the word to the supervisor. Knows nothing of egress paths.
 
 pub mod body;
 pub mod config;
@@ -14,6 +14,7 @@ mod local;
 mod password;
 mod scrape;
 pub mod server;
+pub mod supervisor;
 
 pub use exposition::Exposition;
 pub use flags::{LogFlags, WebFlags};
@@ -23,3 +24,4 @@ pub use live::Live;
 pub use local::serve_local;
 pub use scrape::scrape_timeout;
 pub use server::{Answer, Request, Site, answer, serve};
+pub use supervisor::{Beat, Supervisor};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::credential;
 use super::cursor::Cursor;
 use super::error::{ConfigError, Place, Problem};
 use crate::key::SecretKey;
@@ -50,11 +51,12 @@ pub(super) fn read_for(blamed: &Place, file: &Path) -> Result<Zeroizing<String>,
         };
         blamed.clone().with_cause(problem, cause)
     };
+    let readable = credential::readable(file);
     // Before it is opened: opening a named pipe would wait for a writer.
-    if !fs::metadata(file).map_err(refused)?.is_file() {
+    if !fs::metadata(&readable).map_err(refused)?.is_file() {
         return Err(blamed.clone().with(Problem::NotAFile(file.to_owned())));
     }
-    let opened = File::open(file).map_err(refused)?;
+    let opened = File::open(&readable).map_err(refused)?;
     let found = opened.metadata().map_err(refused)?;
     let mode = found.permissions().mode() & 0o7777;
     if mode & OTHERS != 0 {

@@ -4,6 +4,7 @@
 //! the line and the mend. Must never print a key, not even one that stands in the wrong place (S10).
 
 mod check;
+mod credential;
 mod cursor;
 mod error;
 pub mod ids;
