@@ -4,6 +4,7 @@
 //! Order everywhere: what tightens goes to the kernel first, what loosens goes to state first.
 
 mod alert;
+mod candidate;
 mod converge;
 mod evidence;
 mod heartbeat;
@@ -11,6 +12,7 @@ mod heartbeat;
 mod histories;
 mod keep;
 mod load;
+mod pace;
 mod person;
 mod screen;
 mod status;
