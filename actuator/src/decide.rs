@@ -75,6 +75,8 @@ pub enum Rules {
 pub enum Candidate {
     Alive,
     Dead,
+    /// By the config candidates are taken as they come.
+    Unasked,
 }
 
 /// A fresh look. What costs time is asked for only where the answer can matter.
@@ -160,7 +162,7 @@ pub fn decide(ask: Ask, standing: Standing, seen: &mut impl Seen) -> Action {
     if later.is_empty() {
         return Nothing(Idle::Exhausted);
     }
-    match later.find(|&candidate| seen.candidate(candidate) == Candidate::Alive) {
+    match later.find(|&candidate| seen.candidate(candidate) != Candidate::Dead) {
         Some(to) => Switch { to },
         None => Nothing(Idle::NoReachableStandby),
     }

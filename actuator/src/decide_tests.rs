@@ -60,6 +60,11 @@ fn the_table() {
     assert_eq!(asked(|s| s.candidates[1] = Candidate::Dead), Switch { to: 2 });
     let dead = |s: &mut Sight| s.candidates = vec![Candidate::Dead; ENDPOINTS];
     assert_eq!(asked(dead), Nothing(Idle::NoReachableStandby));
+    // Where the config turns the question off, the next one is taken unasked, and forward all the same.
+    let unasked = |s: &mut Sight| s.candidates = vec![Candidate::Unasked; ENDPOINTS];
+    assert_eq!(asked(unasked), Switch { to: 1 });
+    assert_eq!(decided(failover(2), standing(2, Hold::None), unasked), Switch { to: 3 });
+    assert_eq!(decided(failover(3), standing(3, Hold::None), unasked), Nothing(Idle::Exhausted));
     // S8: only while the named endpoint is the active one, and its tunnel still silent.
     let stale = decided(failover(1), open, |_| {});
     assert_eq!(stale, Nothing(Idle::StaleEndpoint));

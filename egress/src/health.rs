@@ -53,7 +53,8 @@ pub enum Leak {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Uplink {
     Up,
-    Down(&'static str),
+    /// Why, with the device and the gateway by name.
+    Down(String),
     Unknown(String),
 }
 
@@ -95,7 +96,7 @@ pub enum Verdict {
     Up,
     TunnelDown(DownReason),
     Leak(u64),
-    UplinkDown(&'static str),
+    UplinkDown(String),
     Stopped,
     Roamed,
     Unknown(String),
@@ -167,7 +168,7 @@ pub fn classify(evidence: &Evidence, stale_after: Duration) -> Verdict {
         Lock::Intact => {}
     }
     match &evidence.uplink {
-        Uplink::Down(why) => return Verdict::UplinkDown(why),
+        Uplink::Down(why) => return Verdict::UplinkDown(why.clone()),
         Uplink::Unknown(why) => return Verdict::Unknown(why.clone()),
         Uplink::Up => {}
     }
@@ -338,9 +339,9 @@ mod tests {
         let dead = |e: &mut Evidence| e.probe = Probe::Silent { received: 0 };
         let uplink = verdict(|e| {
             dead(e);
-            e.uplink = Uplink::Down("no carrier");
+            e.uplink = Uplink::Down("no carrier".into());
         });
-        assert_eq!(uplink, Verdict::UplinkDown("no carrier"));
+        assert_eq!(uplink, Verdict::UplinkDown("no carrier".into()));
         let stopped = verdict(|e| {
             dead(e);
             e.standing = Standing::Stopped;

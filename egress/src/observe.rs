@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{Endpoint, PathConfig, Uplinks};
+use crate::config::{Endpoint, PathConfig, Uplinks, Workload};
 use crate::device::{self, DeviceError, DeviceView, Likeness};
 use crate::firewall::{self, Count, Leaked, Listing, Walls};
 use crate::handshakes::Handshakes;
@@ -11,7 +11,8 @@ use crate::health::{
 };
 use crate::probe::uplink::{self, Device, UplinkVerdict};
 use crate::probe::{
-    EchoOutcome, EchoRequest, HandshakeOutcome, HandshakeRequest, ProbeError, Way, echo, handshake,
+    HandshakeOutcome, HandshakeRequest, ProbeError, Reply, TunnelRequest, Wanted, ask_through,
+    echo_marked, handshake,
 };
 use crate::state::{PathState, StateError, Store, Timestamp};
 
@@ -135,14 +136,15 @@ fn probe(path: &PathConfig, before: Option<u64>) -> (Probe, Option<Duration>) {
     let Some(wanted) = &path.health.probe else {
         return (Probe::Off, None);
     };
-    let request = EchoRequest {
-        way: Way::Device(&path.interface),
-        target: wanted.target,
+    let request = TunnelRequest {
+        interface: &path.interface,
+        question: &wanted.question,
+        route: if path.workload == Workload::Host { Wanted::Route } else { Wanted::Nothing },
         timeout: wanted.timeout,
     };
-    match echo(&request) {
-        Ok(EchoOutcome::Answered { took }) => (Probe::Answered, Some(took)),
-        Ok(EchoOutcome::Silent) => {
+    match ask_through(&request) {
+        Ok(Reply::Answered { took }) => (Probe::Answered, Some(took)),
+        Ok(Reply::Silent) => {
             // A device that was replaced meanwhile starts at nothing; that is no traffic.
             let received = before.zip(received(path)).map(|(old, new)| new.saturating_sub(old));
             (Probe::Silent { received: received.unwrap_or(0) }, None)
@@ -174,9 +176,8 @@ const ECHO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether the endpoint's host answers an echo beside the tunnel: it tells a blocked port from a
 /// dead host. Some providers never answer one.
-pub fn echo_endpoint(path: &PathConfig, endpoint: &Endpoint) -> Result<EchoOutcome, ProbeError> {
-    let way = Way::Marked(path.fwmark);
-    echo(&EchoRequest { way, target: endpoint.address.ip(), timeout: ECHO_TIMEOUT })
+pub fn echo_endpoint(path: &PathConfig, endpoint: &Endpoint) -> Result<Reply, ProbeError> {
+    echo_marked(endpoint.address.ip(), path.fwmark, ECHO_TIMEOUT)
 }
 
 impl Sight {
@@ -191,7 +192,7 @@ impl Sight {
             standing: self.standing(path),
             lock: self.lock(),
             leak: self.leak(path),
-            uplink: self.uplink(),
+            uplink: self.uplink(path),
             peer: self.peer(path, handshakes),
             probe,
             clock: self.clock(SystemTime::now()),
@@ -284,10 +285,12 @@ impl Sight {
         }
     }
 
-    fn uplink(&self) -> Uplink {
+    /// By the gateways of the family that the tunnel's own packets are of.
+    fn uplink(&self, path: &PathConfig) -> Uplink {
+        let endpoint = self.active(path).unwrap_or(path.primary()).address.ip();
         match &self.uplinks {
             Err(why) => Uplink::Unknown(why.clone()),
-            Ok(found) => match uplink::uplink(&found.in_use) {
+            Ok(found) => match uplink::uplink(&found.in_use, endpoint) {
                 Ok(UplinkVerdict::Up) => Uplink::Up,
                 Ok(UplinkVerdict::Down(why)) => Uplink::Down(why),
                 Err(error) => Uplink::Unknown(chain(error)),

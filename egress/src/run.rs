@@ -28,6 +28,11 @@ impl Run {
         Self { interval, settle, calm_until: now + settle, last: None, down: None }
     }
 
+    /// Goes on at another pace: a config that was converged asks for other cycles.
+    pub fn follow(&mut self, interval: Duration, settle: Duration) {
+        (self.interval, self.settle) = (interval, settle);
+    }
+
     /// Whether it is too early to judge: after a start, a resume, an uplink that came back, and
     /// after the last deliberate change of the path, `changed` ago.
     pub fn settling(&mut self, now: Uptime, changed: Option<Duration>) -> bool {
@@ -97,7 +102,7 @@ mod tests {
         let down = || Verdict::TunnelDown(Unreachable);
         let others = [
             Verdict::Up,
-            Verdict::UplinkDown("no carrier"),
+            Verdict::UplinkDown("no carrier".into()),
             Verdict::Stopped,
             Verdict::Roamed,
             Verdict::Leak(1),
@@ -136,13 +141,27 @@ mod tests {
     }
 
     #[test]
+    fn s4_a_slower_pace_is_no_gap() {
+        let start = Uptime::now();
+        let mut run = Run::new(INTERVAL, SETTLE, start);
+        let down = Verdict::TunnelDown(Unreachable);
+        run.follow(INTERVAL * 5, SETTLE);
+        for cycle in 1..=3 {
+            let now = start + INTERVAL * 5 * cycle;
+            assert!(!run.settling(now, None), "cycle {cycle}");
+            run.note(now, Some(&name("a")), &down);
+        }
+        assert_eq!(run.count(&name("a")), 3);
+    }
+
+    #[test]
     fn a_change_and_a_returning_uplink_are_given_time() {
         let start = Uptime::now();
         let mut run = Run::new(INTERVAL, SETTLE, start);
         let later = start + INTERVAL * 3;
         assert!(run.settling(later, Some(Duration::from_secs(9))));
         assert!(!run.settling(later, Some(Duration::from_secs(10))));
-        run.note(later, Some(&name("a")), &Verdict::UplinkDown("no carrier"));
+        run.note(later, Some(&name("a")), &Verdict::UplinkDown("no carrier".into()));
         assert!(run.settling(later + INTERVAL, None));
         assert!(!run.settling(later + SETTLE, None));
     }

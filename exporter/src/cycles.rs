@@ -147,6 +147,7 @@ impl Worker {
             match self.path() {
                 Some(same) => {
                     self.follow(&path, &same);
+                    run.follow(same.health.interval, same.health.settle);
                     path = same;
                 }
                 None => return tracing::warn!(path = %self.name, "no longer configured: restart"),

@@ -131,7 +131,7 @@ fn a_silent_endpoint_a_refusal_and_a_dead_uplink_are_told_apart() {
     assert_eq!(signs.echo, None, "it never answered one, so silence says nothing");
     story.asked("c", &answered(), false).asked("b", &silent(), false);
     assert_eq!(story.of("a").signs.standby, Some(true), "one that answers is enough");
-    story.cycles(1, "a", &Verdict::UplinkDown("no carrier"));
+    story.cycles(1, "a", &Verdict::UplinkDown("no carrier".into()));
     assert!(story.of("a").signs.uplink_down);
 
     let refused = HandshakeOutcome::Refused("refused".into());

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use egress::clock::Uptime;
-use egress::config::{Endpoint, PathConfig};
+use egress::config::{Endpoint, PathConfig, ProbeInterval};
 use egress::health::Verdict;
 use egress::names::EndpointName;
 use egress::observe::{chain, echo_endpoint, shake_hands};
-use egress::probe::{EchoOutcome, ProbeError};
+use egress::probe::{ProbeError, Reply};
 
 use crate::outage::Asked;
 
@@ -40,7 +40,8 @@ pub struct Round<'a> {
 impl Standbys {
     /// Asks what is due, and says what was asked: a handshake of every standby, and of the active
     /// endpoint only while its tunnel does not answer, because a handshake from a second socket
-    /// makes a working peer roam away.
+    /// makes a working peer roam away. An endpoint that is the same peer by another address counts
+    /// as the active one.
     pub fn look(&mut self, round: &Round) -> Vec<(EndpointName, Asked)> {
         let Round { path, active, verdict, .. } = round;
         let down = matches!(verdict, Verdict::TunnelDown(_));
@@ -50,11 +51,14 @@ impl Standbys {
             self.latest.clear();
             return Vec::new();
         }
-        // An endpoint that left the config leaves no series behind.
-        self.latest.retain(|name, _| path.endpoint(name).is_some());
+        // An endpoint that left the config, or is not asked any more, leaves no series behind.
+        self.latest.retain(|name, _| {
+            path.endpoint(name).is_some_and(|one| path.probe_interval(one) != ProbeInterval::Off)
+        });
+        let live = active.and_then(|active| path.endpoint(active));
         let mut asked = Vec::new();
         for endpoint in &path.endpoints {
-            let in_use = *active == Some(&endpoint.name) && !down;
+            let in_use = !down && live.is_some_and(|live| live.is_same_peer(endpoint));
             if !self.due(round, endpoint, in_use) {
                 continue;
             }
@@ -72,15 +76,17 @@ impl Standbys {
     }
 
     fn due(&self, round: &Round, endpoint: &Endpoint, in_use: bool) -> bool {
+        let ProbeInterval::Every(usual) = round.path.probe_interval(endpoint) else {
+            return false;
+        };
         let Some(answers) = self.latest.get(&endpoint.name) else {
             return true;
         };
-        let health = &round.path.health;
         // The tunnel shows by itself when the active endpoint is back; and an answer to each of our
         // handshakes would keep the server from the keepalives that show that it lives.
         let active = round.active == Some(&endpoint.name);
         let watched = round.watched.contains(&endpoint.name) && !active;
-        let interval = if watched { health.interval } else { health.standby_interval };
+        let interval = if watched { round.path.health.interval } else { usual };
         // Into use or out of use: what is known is of the other kind.
         answers.in_use != in_use
             || answers.at.elapsed() >= interval
@@ -102,6 +108,6 @@ fn ask(path: &PathConfig, endpoint: &Endpoint, in_use: bool) -> Asked {
     Asked {
         failed: echo.is_err() || matches!(handshake, Some(Err(()))),
         handshake: handshake.and_then(Result::ok),
-        echo: echo.ok().map(|outcome| matches!(outcome, EchoOutcome::Answered { .. })),
+        echo: echo.ok().map(|outcome| matches!(outcome, Reply::Answered { .. })),
     }
 }

@@ -55,6 +55,7 @@ mod schema;
 mod scopes;
 mod session;
 pub mod shipped;
+pub mod standbys;
 mod suricata;
 mod tamper;
 mod topology;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use egress::config::{Config, PathConfig};
+use egress::config::{Config, Endpoint, FailoverTo, PathConfig};
 use egress::connections::Connection;
 use egress::device;
 use egress::fault::{self, Point};
@@ -137,7 +137,7 @@ impl Engine {
             Some(Ok(plan)) => Some(plan.becomes.clone()),
             Some(Err(_)) => state.brought_up,
         };
-        if known.is_some_and(|known| known.health != path.health) {
+        if known.is_some_and(|known| !is_looked_at_alike(known, path)) {
             steps.push(Step::Health);
         }
         let cut_off = self.would_cut_off(path, &sight, &steps, wish);
@@ -329,7 +329,8 @@ fn possible(
         // A device that is not there is told as such, not as a primary that is dead.
         device::read(&path.interface)?;
     }
-    if *step == Step::FailBack && !wish.force && !answers(path, primary) {
+    let ask = !wish.force && path.health.failover_to == FailoverTo::Answering;
+    if *step == Step::FailBack && ask && !answers(path, primary) {
         return Err(EngineError::Refused(format!(
             "refused: primary {} does not answer a handshake, the endpoint stays; \
              --force overrides",
@@ -337,6 +338,15 @@ fn possible(
         )));
     }
     Ok(())
+}
+
+/// Whether both say the same of how often is looked, and when a tunnel is silent.
+fn is_looked_at_alike(one: &PathConfig, other: &PathConfig) -> bool {
+    let same = |endpoint: &Endpoint| {
+        let known = one.endpoint(&endpoint.name);
+        known.is_none_or(|known| known.probe_interval == endpoint.probe_interval)
+    };
+    one.health == other.health && other.endpoints.iter().all(same)
 }
 
 fn plan(path: &PathConfig, sight: &Sight) -> Result<(PathState, Vec<Step>), EngineError> {

@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use egress::clock::Uptime;
-use egress::config::{Endpoint, PathConfig};
+use egress::config::{Endpoint, FailoverTo, PathConfig};
 use egress::device::{self, Likeness};
 use egress::firewall;
 use egress::handshakes::Handshakes;
@@ -21,14 +21,13 @@ use egress::observe::{self, chain};
 use egress::state::{PathState, Store, Timestamp};
 
 use super::answers;
+use super::candidate::Probed;
+use super::pace::Pace;
 use crate::decide::{Candidate, Leak, Rules, Seen, Tunnel};
 
 /// A responder ignores an initiation within 20 ms of the last one from the same key, and rounds
 /// timestamps down to 17 ms: leave both behind before the device shakes hands after a probe.
 pub const AFTER_PROBE: Duration = Duration::from_millis(40);
-
-/// WireGuard retries a handshake every 5 s, and up to a third of a second later.
-const RETURN: Duration = Duration::from_secs(6);
 
 /// A cycle is recent for this many intervals: the one that was due may just be running.
 const RECENT: u32 = 2;
@@ -41,6 +40,7 @@ pub struct Latest {
     /// For people: what every endpoint said when it was last asked.
     asked: Mutex<BTreeMap<(PathName, EndpointName), Asked>>,
     handshakes: Mutex<BTreeMap<PathName, Arc<Handshakes>>>,
+    paces: Mutex<BTreeMap<PathName, Pace>>,
 }
 
 /// A handshake with an endpoint, beside the device.
@@ -60,33 +60,6 @@ pub struct Look {
     last_handshake: Option<SystemTime>,
 }
 
-/// What a candidate has shown in this run of down cycles.
-#[derive(Debug, Clone, Copy)]
-pub struct Probed {
-    at: Uptime,
-    /// Since when it has answered without a miss.
-    alive_since: Option<Uptime>,
-    /// It was silent before, in the same run.
-    returned: bool,
-}
-
-impl Probed {
-    fn new(before: Option<Self>, alive: bool, at: Uptime) -> Self {
-        let silent = |before: Self| before.returned || before.alive_since.is_none();
-        Self {
-            at,
-            alive_since: alive.then(|| before.and_then(|one| one.alive_since).unwrap_or(at)),
-            returned: before.is_some_and(silent),
-        }
-    }
-
-    /// Where everything was dead and comes back, the tunnel comes back too, a handshake's retry
-    /// later than a probe: it is given that time, or the end of an outage would cost a switch (S5).
-    fn counts(&self, now: Uptime) -> bool {
-        self.alive_since.is_some_and(|since| !self.returned || now.since(since) >= RETURN)
-    }
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Entries are replaced whole, so a panic elsewhere cannot have left one half made.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,8 +71,11 @@ impl Latest {
         let Ok(state) = store.read(&path.name) else {
             return;
         };
-        let settling = state.changed.age() < path.health.settle;
+        let settling = self.is_settling(path, &state);
         let cycle = observe::check(path, store, settling, &self.handshakes(path));
+        if matches!(cycle.verdict, Verdict::UplinkDown(_)) {
+            self.pace(path, |pace| pace.uplink_is_down(Uptime::now(), path.health.settle));
+        }
         let (up, down) = match cycle.verdict {
             Verdict::Up => (true, false),
             Verdict::TunnelDown(_) => (false, true),
@@ -117,12 +93,25 @@ impl Latest {
             // What candidates have shown is kept through an outage, and only through it.
             locked(&self.candidates).retain(|(name, _), _| *name != path.name);
         }
-        if down {
+        if down && path.health.failover_to == FailoverTo::Answering {
             let active = path.position(&state.active).unwrap_or(path.endpoints.len());
             let mut later = path.endpoints.iter().skip(active + 1);
             // The first that answers is the one that a failover would take.
-            later.find(|candidate| self.probe(path, candidate).alive_since.is_some());
+            later.find(|candidate| self.probe(path, candidate).answers());
         }
+    }
+
+    fn is_settling(&self, path: &PathConfig, state: &PathState) -> bool {
+        let settle = path.health.settle;
+        let now = (Uptime::now(), Instant::now());
+        let settling = self.pace(path, |pace| pace.is_settling(now, settle));
+        settling || state.changed.age() < settle
+    }
+
+    fn pace<T>(&self, path: &PathConfig, look: impl FnOnce(&mut Pace) -> T) -> T {
+        let mut paces = locked(&self.paces);
+        let begun = || Pace::new((Uptime::now(), Instant::now()));
+        look(paces.entry(path.name.clone()).or_insert_with(begun))
     }
 
     fn handshakes(&self, path: &PathConfig) -> Arc<Handshakes> {
@@ -141,16 +130,18 @@ impl Latest {
         locked(&self.asked).get(&(path.clone(), endpoint.clone())).copied()
     }
 
-    /// Asks every endpoint but the one in use, all at once, for a person who wants to know. From
-    /// the active one's keys a handshake beside the device would make its peer roam away.
+    /// Asks every endpoint but the one in use, all at once, for a person who wants to know. A
+    /// handshake beside the device with the keys of the one in use, by whatever address, would make
+    /// its peer roam away.
     pub fn ask_standbys(&self, path: &PathConfig, store: &Store) {
         let active = store.read(&path.name).map(|state| state.active).ok();
         let live = device::read(&path.interface).ok();
         let live = live.as_ref().and_then(|view| view.live(&path.endpoints));
+        let active = active.as_ref().and_then(|active| path.endpoint(active));
+        let in_use = [active, live.map(|(live, _)| live)];
         thread::scope(|scope| {
             for endpoint in &path.endpoints {
-                let is_live = live.is_some_and(|(one, _)| one.name == endpoint.name);
-                if active.as_ref() != Some(&endpoint.name) && !is_live {
+                if !in_use.iter().flatten().any(|one| one.is_same_peer(endpoint)) {
                     scope.spawn(|| self.ask(path, endpoint));
                 }
             }
@@ -237,7 +228,7 @@ impl Seen for Fresh<'_> {
             self.note(evidence);
             return Tunnel::NotAnswering;
         }
-        let settling = self.state.changed.age() < self.path.health.settle;
+        let settling = self.latest.is_settling(self.path, self.state);
         let cycle =
             observe::check(self.path, self.store, settling, &self.latest.handshakes(self.path));
         self.note(cycle.verdict.to_string());
@@ -265,43 +256,20 @@ impl Seen for Fresh<'_> {
     fn candidate(&mut self, endpoint: usize) -> Candidate {
         let candidate = &self.path.endpoints[endpoint];
         let name = &candidate.name;
+        if self.path.health.failover_to == FailoverTo::Next {
+            self.note(format!("{name} is taken unasked, by the config"));
+            return Candidate::Unasked;
+        }
         // What is on record is seconds old, and is renewed by the next cycle: to ask again here
         // would make a leak wait behind a dead candidate's timeout.
         let known = self.latest.known(self.path, candidate);
-        let recent = known.filter(|probed| probed.at.elapsed() <= self.window());
+        let recent = known.filter(|probed| probed.age() <= self.window());
         let probed = recent.unwrap_or_else(|| self.latest.probe(self.path, candidate));
         let alive = probed.counts(Uptime::now());
         if alive {
-            thread::sleep(AFTER_PROBE.saturating_sub(probed.at.elapsed()));
+            thread::sleep(AFTER_PROBE.saturating_sub(probed.age()));
         }
         self.note(format!("{name} {}", if alive { "answers" } else { "does not answer" }));
         if alive { Candidate::Alive } else { Candidate::Dead }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whether a candidate with these answers, two seconds apart, counts after the last of them.
-    fn counts(answers: &[bool]) -> bool {
-        let mut at = Uptime::now();
-        let mut probed = None;
-        for alive in answers {
-            at = at + Duration::from_secs(2);
-            probed = Some(Probed::new(probed, *alive, at));
-        }
-        probed.is_some_and(|probed| probed.counts(at))
-    }
-
-    #[test]
-    fn s5_a_candidate_that_returns_with_everything_else_is_given_time() {
-        assert!(counts(&[true]), "never silent: an ordinary failover does not wait");
-        assert!(counts(&[true, true]));
-        assert!(!counts(&[false]));
-        assert!(!counts(&[false, true]), "just back: the tunnel may be back too");
-        assert!(!counts(&[false, true, true, true]));
-        assert!(counts(&[false, true, true, true, true]), "six seconds later it is the only one");
-        assert!(!counts(&[false, true, true, true, false, true]), "a miss begins anew");
     }
 }

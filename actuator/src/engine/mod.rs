@@ -5,6 +5,7 @@
 
 mod alert;
 mod bring_up;
+mod candidate;
 mod converge;
 mod evidence;
 mod heartbeat;
@@ -12,6 +13,7 @@ mod heartbeat;
 mod histories;
 mod keep;
 mod load;
+mod pace;
 mod person;
 mod screen;
 mod status;

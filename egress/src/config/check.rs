@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::cursor::{Cursor, Fields};
 use super::error::{ConfigError, Problem, TunnelAddresses};
-use super::read::{Found, HEALTH};
+use super::health::HEALTH;
+use super::read::Found;
 use super::{BringUp, Endpoint, PathConfig, Uplinks, Workload};
 
 /// `REKEY_AFTER_TIME` of the protocol: a working session's handshake is renewed no sooner, and

@@ -164,6 +164,12 @@ pub enum Problem {
     SocketAddress(Shown),
     #[error("{0} cannot answer through a tunnel; put the address of one host in it")]
     NoProbeTarget(Shown),
+    #[error("{0} is no address with a port, such as `10.64.0.1:443` or `[fd00::1]:443`")]
+    TargetPort(Shown),
+    #[error("{0} is no name that DNS could be asked for; write one such as `example.com`, or `.`")]
+    DnsName(Shown),
+    #[error("only `kind: dns` asks for a name; remove `query`, or write the kind")]
+    QueryWithoutDns,
     #[error("{0} cannot be talked to; put the address and port of one server")]
     NoPeerAddress(Shown),
     #[error("is no MTU; write bytes from 1280 to 65535, such as 1420")]

@@ -7,6 +7,7 @@ mod check;
 mod credential;
 mod cursor;
 mod error;
+mod health;
 pub mod ids;
 mod keyfile;
 mod nearest;
@@ -24,7 +25,6 @@ mod yaml;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -32,6 +32,7 @@ use crate::key::{PublicKey, SecretKey};
 use crate::names::{EndpointName, PathName};
 
 pub use error::{ConfigError, Place, Problem, TunnelAddresses};
+pub use health::{DnsName, FailoverTo, Health, ProbeInterval, Question, TunnelProbe};
 pub use provider::Provider;
 pub use server::{Lookup, NoAddress};
 pub use shown::Shown;
@@ -161,41 +162,16 @@ pub struct Endpoint {
     pub tunnel_addresses: Vec<IpNet>,
     /// As the provider's file says.
     pub mtu: Option<u16>,
+    /// How often it is asked beside the tunnel; `None`: as often as the path says.
+    pub probe_interval: Option<ProbeInterval>,
 }
 
-/// How often a path is looked at, and what counts as silence. No duration is zero.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// Between two cycles.
-    pub interval: Duration,
-    /// A handshake older than this is no sign of life.
-    pub handshake_stale_after: Duration,
-    /// The grace after a start, a switch, a release and an uplink that came back.
-    pub settle: Duration,
-    /// Between two handshake probes of a standby endpoint.
-    pub standby_interval: Duration,
-    /// None: the handshake's age alone decides.
-    pub probe: Option<TunnelProbe>,
-}
-
-/// An echo through the tunnel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TunnelProbe {
-    pub target: IpAddr,
-    /// Shorter than the interval between two cycles.
-    pub timeout: Duration,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(5),
-            // REJECT_AFTER_TIME of the protocol: by then the session's keys are refused anyway.
-            handshake_stale_after: Duration::from_secs(180),
-            settle: Duration::from_secs(10),
-            standby_interval: Duration::from_secs(30),
-            probe: None,
-        }
+impl Endpoint {
+    /// Whether both are the same peer to a server: a handshake with the one moves the other's
+    /// tunnel to wherever it was made from.
+    pub fn is_same_peer(&self, other: &Self) -> bool {
+        self.public_key == other.public_key
+            && self.private_key.public() == other.private_key.public()
     }
 }
 
@@ -251,6 +227,11 @@ impl PathConfig {
 
     pub fn endpoint(&self, name: &EndpointName) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| endpoint.name == *name)
+    }
+
+    /// How often the endpoint is asked beside the tunnel.
+    pub fn probe_interval(&self, endpoint: &Endpoint) -> ProbeInterval {
+        endpoint.probe_interval.unwrap_or(self.health.standby_interval)
     }
 
     /// Where in the list, counted from 0, the endpoint stands.

@@ -14,8 +14,8 @@ use super::server::Server;
 use super::shown::Shown;
 use super::yaml::{Node, Source};
 use super::{
-    BringUp, Config, DnsPolicy, Endpoint, Health, Lookup, PathConfig, TunnelProbe, Uplinks,
-    Workload, ids, keyfile, provider, value, watchdog, workload,
+    BringUp, Config, DnsPolicy, Endpoint, Health, Lookup, PathConfig, Uplinks, Workload, health, ids,
+    keyfile, provider, value, watchdog, workload,
 };
 use crate::key::PublicKey;
 use crate::names::PathName;
@@ -48,9 +48,11 @@ const ENDPOINT: &[&str] = &[
     "allowed_ips",
     "persistent_keepalive",
     "tunnel_addresses",
+    "probe_interval",
 ];
-pub(super) const HEALTH: &[&str] =
-    &["interval", "handshake_stale_after", "settle", "standby_interval", "probe"];
+
+/// What says how an endpoint is looked at, and not what it is: it may stand beside a provider's file.
+const BESIDE_WG_QUICK: [&str; 3] = ["name", "wg_quick", "probe_interval"];
 
 /// What wg-quick uses too.
 const DEFAULT_FWMARK: u32 = 0xca6c;
@@ -60,9 +62,6 @@ const DEFAULT_WORKLOAD_MARK: u32 = 0x0100_0000;
 
 /// Seconds. Short enough for the mappings of ordinary NAT routers, as wg(8) advises.
 const DEFAULT_KEEPALIVE: u16 = 25;
-
-/// Of an echo through the tunnel: the slowest links, and room for one lost packet's worth.
-const DEFAULT_PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What is asked of this host beyond the file itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -145,7 +144,7 @@ fn path(at: &Cursor<'_>, lookup: &Lookup<'_>) -> Result<PathConfig, ConfigError>
         dns: fields.read("dns", DnsPolicy::Refuse, dns)?,
         ntp: fields.read("ntp", Vec::new(), |list| list.values(value::ip))?,
         endpoints: found.into_iter().map(|found| found.endpoint).collect(),
-        health: fields.read("health", Health::default(), health)?,
+        health: fields.read("health", Health::default(), health::health)?,
     };
     check::path(&fields, &path)?;
     Ok(path)
@@ -203,31 +202,6 @@ pub(super) fn choice(at: &Cursor<'_>, got: &str, want: &'static str) -> ConfigEr
     at.error(Problem::Choice { got: Shown::of(got), want })
 }
 
-fn health(at: &Cursor<'_>) -> Result<Health, ConfigError> {
-    let fields = at.fields(HEALTH)?;
-    let duration = |key, otherwise| fields.read(key, otherwise, |at| at.value(value::duration));
-    let usual = Health::default();
-    let interval = duration("interval", usual.interval)?;
-    let probe = |at: &Cursor<'_>| {
-        let fields = at.fields(&["target", "timeout"])?;
-        let timeout =
-            fields.read("timeout", DEFAULT_PROBE_TIMEOUT, |at| at.value(value::duration))?;
-        if timeout >= interval {
-            let culprit = fields.get("timeout").unwrap_or_else(|| at.clone());
-            return Err(culprit.error(Problem::ProbeTimeout(interval)));
-        }
-        let target = fields.need("target")?.value(value::target)?;
-        Ok(Some(TunnelProbe { target, timeout }))
-    };
-    Ok(Health {
-        interval,
-        handshake_stale_after: duration("handshake_stale_after", usual.handshake_stale_after)?,
-        settle: duration("settle", usual.settle)?,
-        standby_interval: duration("standby_interval", usual.standby_interval)?,
-        probe: fields.read("probe", None, probe)?,
-    })
-}
-
 /// An endpoint, and what is needed to say where it came from.
 pub(super) struct Found<'a> {
     pub endpoint: Endpoint,
@@ -245,10 +219,12 @@ fn endpoint<'a>(
     let fields = at.fields(ENDPOINT)?;
     let name_at = fields.need("name")?;
     let name = name_at.value(value::name)?;
-    let (endpoint, file) = match fields.get("wg_quick") {
+    let (mut endpoint, file) = match fields.get("wg_quick") {
         Some(named) => provided(name, &named, &fields, &|server| server.at(path, lookup))?,
         None => (inline(name, &fields, &|server| server.at(path, lookup))?, at.file().to_owned()),
     };
+    endpoint.probe_interval =
+        fields.read("probe_interval", None, |at| health::every(at).map(Some))?;
     if endpoint.private_key.public() == endpoint.public_key {
         return Err(at.error(Problem::OwnKey));
     }
@@ -264,7 +240,7 @@ fn provided(
     fields: &Fields<'_>,
     server_at: &At<'_>,
 ) -> Result<(Endpoint, PathBuf), ConfigError> {
-    let beside = ENDPOINT.iter().filter(|key| !["name", "wg_quick"].contains(key));
+    let beside = ENDPOINT.iter().filter(|key| !BESIDE_WG_QUICK.contains(key));
     for key in beside {
         if let Some(at) = fields.get(key) {
             return Err(at.error(Problem::BesideWgQuick(key)));
@@ -285,6 +261,7 @@ fn provided(
         persistent_keepalive: said.keepalive.unwrap_or(DEFAULT_KEEPALIVE),
         tunnel_addresses: said.addresses,
         mtu: said.mtu,
+        probe_interval: None,
     };
     Ok((endpoint, file))
 }
@@ -312,6 +289,7 @@ fn inline(
         tunnel_addresses: fields
             .read("tunnel_addresses", Vec::new(), |list| list.values(value::host_net))?,
         mtu: None,
+        probe_interval: None,
     })
 }
 

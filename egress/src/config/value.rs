@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::error::Problem;
+use super::health::DnsName;
 use super::shown::Shown;
 use crate::names::InvalidName;
 
@@ -79,6 +80,32 @@ pub(super) fn target(text: &str) -> Result<IpAddr, Problem> {
         return Err(Problem::NoProbeTarget(Shown::of(text)));
     }
     Ok(target)
+}
+
+/// The same, and the port to connect to.
+pub(super) fn target_port(text: &str) -> Result<SocketAddr, Problem> {
+    let address: SocketAddr = text.parse().map_err(|_| {
+        let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+        if is_hostname(host) { hostname(host) } else { Problem::TargetPort(Shown::of(text)) }
+    })?;
+    let ip =
+        target(&address.ip().to_string()).map_err(|_| Problem::NoProbeTarget(Shown::of(text)))?;
+    if address.port() == 0 {
+        return Err(Problem::TargetPort(Shown::of(text)));
+    }
+    Ok(SocketAddr::new(ip, address.port()))
+}
+
+/// An address with its port, or alone and with the usual one.
+pub(super) fn target_or_port(text: &str, usual: u16) -> Result<SocketAddr, Problem> {
+    match text.parse::<IpAddr>() {
+        Ok(_) => target(text).map(|ip| SocketAddr::new(ip, usual)),
+        Err(_) => target_port(text),
+    }
+}
+
+pub(super) fn dns_name(text: &str) -> Result<DnsName, Problem> {
+    DnsName::parse(text).ok_or_else(|| Problem::DnsName(Shown::of(text)))
 }
 
 /// A network, or an address as the network of it alone. Keeps the bits after the prefix: they are

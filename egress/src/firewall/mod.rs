@@ -28,7 +28,7 @@ pub use guard::Guard;
 pub use listing::{Count, Listing};
 pub use netlink::is_of_our_tables;
 pub use nft::NftError;
-pub use rules::Rules;
+pub use rules::{Probe, Protocol, Rules};
 pub use stop::StopKind;
 use table::TableSpec;
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::listing::hex;
-use crate::config::{DnsPolicy, Endpoint, PathConfig, Workload};
+use crate::config::{DnsPolicy, Endpoint, PathConfig, Question, Workload};
 use crate::names::PathName;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,14 +33,51 @@ pub struct Rules {
     pub workload_mark: u32,
     #[serde(default)]
     pub resolvers: Vec<IpAddr>,
-    /// What the health check pings through the tunnel.
+    /// What the health check asks through the tunnel.
     #[serde(default)]
-    pub probe: Option<IpAddr>,
+    pub probe: Option<Probe>,
+}
+
+/// What a health check sends through the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Probe {
+    /// An echo; the only one that older state files know, and so an address and nothing else.
+    Echo(IpAddr),
+    Port {
+        protocol: Protocol,
+        to: SocketAddr,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Probe {
+    fn of(question: &Question) -> Self {
+        match question {
+            Question::Icmp(target) => Self::Echo(*target),
+            Question::Tcp(to) => Self::Port { protocol: Protocol::Tcp, to: *to },
+            Question::Dns { resolver, .. } => Self::Port { protocol: Protocol::Udp, to: *resolver },
+        }
+    }
+
+    pub fn target(&self) -> IpAddr {
+        match self {
+            Self::Echo(target) => *target,
+            Self::Port { to, .. } => to.ip(),
+        }
+    }
 }
 
 impl Rules {
     pub fn of(path: &PathConfig) -> Self {
         let scoped = path.workload != Workload::Host;
+        let probe = path.health.probe.as_ref();
         Self {
             name: path.name.clone(),
             interface: path.interface.clone(),
@@ -56,7 +93,7 @@ impl Rules {
             workload_mark: if scoped { path.workload_mark } else { 0 },
             resolvers: path.resolvers.clone(),
             // A host-wide path asks by its own tunnel, which it may use anyway.
-            probe: path.health.probe.as_ref().filter(|_| scoped).map(|probe| probe.target),
+            probe: probe.filter(|_| scoped).map(|probe| Probe::of(&probe.question)),
         }
     }
 }

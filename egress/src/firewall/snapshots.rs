@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use super::table::{LONGEST_COMMENT, TableSpec};
-use super::{Rules, StopKind, killswitch, stop, watch};
+use super::{Probe, Protocol, Rules, StopKind, killswitch, stop, watch};
 use crate::config::{DnsPolicy, Workload};
 
 /// Path `media`, the whole host, with something in each of its lists.
@@ -29,7 +29,7 @@ fn scoped(workload: &Workload) -> Rules {
         fwmark: 0xca6d,
         workload_mark: 0x0100_0000,
         resolvers: vec!["127.0.0.1".parse().expect("an address")],
-        probe: Some("10.64.0.1".parse().expect("an address")),
+        probe: Some(Probe::Echo("10.64.0.1".parse().expect("an address"))),
         endpoints: vec!["203.0.113.10:51820".parse().expect("an endpoint")],
         ..bare("work", workload)
     }
@@ -101,6 +101,34 @@ fn every_rule_says_why_in_as_many_bytes_as_the_kernel_keeps() {
                 assert!(!why.contains('"'), "{why}");
             }
         }
+    }
+}
+
+#[test]
+fn a_probe_of_a_scoped_path_is_let_out_by_the_host_lock_and_its_neighbours_are_not() {
+    let workload = Workload::Interfaces(vec!["br-work".into()]);
+    let probe =
+        |protocol| Some(Probe::Port { protocol, to: "10.64.0.1:853".parse().expect("one") });
+    for (protocol, word) in [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")] {
+        let work = Rules { probe: probe(protocol), ..scoped(&workload) };
+        let text: String = tables(&[host(), work]).iter().map(TableSpec::text).collect();
+        let by_tunnel = text.lines().filter(|line| line.contains("oifname \"wg1\" ip daddr"));
+        let rules: Vec<&str> = by_tunnel.map(str::trim).collect();
+        let [rule] = rules[..] else { panic!("one rule, and not {rules:?}") };
+        let wanted = format!("oifname \"wg1\" ip daddr 10.64.0.1 {word} dport 853 accept");
+        assert!(rule.starts_with(&wanted), "{rule}");
+    }
+}
+
+#[test]
+fn a_state_file_of_before_probes_had_kinds_means_an_echo() {
+    let echo = Probe::Echo("10.64.0.1".parse().expect("an address"));
+    let read: Probe = serde_json::from_str(r#""10.64.0.1""#).expect("an old state's probe");
+    assert_eq!(read, echo);
+    let protocol = Protocol::Udp;
+    for probe in [echo, Probe::Port { protocol, to: "[fd00::1]:53".parse().expect("one") }] {
+        let text = serde_json::to_string(&probe).expect("JSON");
+        assert_eq!(serde_json::from_str::<Probe>(&text).expect("the same"), probe);
     }
 }
 

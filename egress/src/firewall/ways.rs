@@ -1,6 +1,8 @@
 //! The ways that a path leaves its workload: the chains of one path in the killswitch. The order of
 //! the rules is the specification: see `DESIGN.md`, section 5.
 
+use std::net::IpAddr;
+
 use super::dsl::{
     Rule, Words, accept, count, drop, is, names, not_opening, out_by, port, prohibit, reset_tcp,
     rule, within,
@@ -9,7 +11,7 @@ use super::permits::{
     by_family, dhcp_and_ndp, dhcp6_and_ndp_of_host, dns, endpoints, ntp, of, own_endpoints,
     to_addresses, to_set,
 };
-use super::rules::Rules;
+use super::rules::{Probe, Protocol, Rules};
 use super::table::TableSpec;
 use crate::config::{DnsPolicy, Workload};
 
@@ -50,12 +52,7 @@ fn host_sends(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
     ];
     rules.extend(endpoints());
     for other in others {
-        for to in to_addresses(other.probe.as_slice()) {
-            let icmp = if to.starts_with("ip6") { "icmpv6" } else { "icmp" };
-            let words = [out_by(&other.interface), to, is(format!("{icmp} type"), "echo-request")];
-            let why = "the health check of another path, through its own tunnel";
-            rules.push(rule(words.into_iter().chain([accept()]), why));
-        }
+        rules.extend(other.probe.iter().flat_map(|probe| probes(&other.interface, probe)));
     }
     rules.extend(not_by_others(path, others));
     rules.extend(to_bridges(path));
@@ -66,6 +63,20 @@ fn host_sends(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
     rules.extend(spare_management(path));
     rules.extend(refuse(path));
     rules
+}
+
+fn probes(tunnel: &str, probe: &Probe) -> Vec<Rule> {
+    let asks = |to: Words| {
+        let question = match probe {
+            Probe::Echo(IpAddr::V4(_)) => is("icmp type", "echo-request"),
+            Probe::Echo(IpAddr::V6(_)) => is("icmpv6 type", "echo-request"),
+            Probe::Port { protocol: Protocol::Tcp, to } => port("tcp dport", to.port()),
+            Probe::Port { protocol: Protocol::Udp, to } => port("udp dport", to.port()),
+        };
+        let why = "the health check of another path, through its own tunnel";
+        rule([out_by(tunnel), to, question, accept()], why)
+    };
+    to_addresses(&[probe.target()]).into_iter().map(asks).collect()
 }
 
 /// What the sockets of some users or cgroups send. What the kernel sends for itself is not theirs.

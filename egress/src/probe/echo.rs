@@ -1,11 +1,5 @@
 //! Does a far end answer an ICMP echo: through the tunnel device and nothing else, or an endpoint's
 //! own address, with the mark that the lock lets out to it?
-//!
-//! Through the tunnel the socket is bound to the device by `SO_BINDTODEVICE`: the kernel transmits on
-//! that device and takes answers from that device, whatever the routing table says. So a lost tunnel route cannot
-//! turn the echo into a leak, nor an answer that came by the uplink into a healthy tunnel. Without
-//! a route an IPv6 echo cannot be sent; for IPv4 the kernel takes a target without a route for a
-//! neighbour on the bound device, so the echo still speaks of the tunnel alone.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,7 +8,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{DATAGRAM, ProbeError, errno, is_icmp, receive, time_given, unguessable, uplink};
+use super::{
+    DATAGRAM, Device, ProbeError, Reply, bind, errno, is_about_the_way, not_sent, receive,
+    time_given, unguessable,
+};
 
 /// Type, code, checksum, identifier, sequence.
 const HEADER: usize = 8;
@@ -25,82 +22,55 @@ const NONCE: usize = 16;
 /// A message's sequence number: one echo per socket, so always the same.
 const SEQUENCE: u16 = 1;
 
-/// An echo to send.
-#[derive(Debug)]
-pub struct EchoRequest<'a> {
-    pub way: Way<'a>,
-    /// An address on the far side of the tunnel, or an endpoint's own.
-    pub target: IpAddr,
-    pub timeout: Duration,
-}
-
-/// How an echo leaves this host.
-#[derive(Debug, Clone, Copy)]
-pub enum Way<'a> {
-    /// By this device, the tunnel's.
-    Device(&'a str),
-    /// Beside the tunnel, with the fwmark that the lock lets out to endpoints.
-    Marked(u32),
-}
-
-/// Whether it came back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EchoOutcome {
-    Answered {
-        took: Duration,
-    },
-    /// Not in time. A saturated tunnel may also drop one: look at what it received meanwhile.
-    Silent,
-}
-
-/// Sends one echo and waits for its reply.
+/// Sends one echo beside the tunnel, with the fwmark that the lock lets out to endpoints, and waits
+/// for its reply.
 ///
 /// # Errors
 ///
-/// The echo could not be sent, for a reason on this host: no such device, no route, no right, no
-/// peer on the device. It says nothing about the far end.
-pub fn echo(request: &EchoRequest) -> Result<EchoOutcome, ProbeError> {
-    let timeout = time_given(request.timeout)?;
-    let (socket, kind) = match request.way {
-        Way::Device(interface) => bound_to(interface, request.target)?,
-        Way::Marked(fwmark) => {
-            let (socket, kind) = open(request.target)?;
-            socket.set_mark(fwmark).map_err(|source| ProbeError::Mark { fwmark, source })?;
-            (socket, kind)
-        }
-    };
+/// The echo could not be sent, for a reason on this host. It says nothing about the far end.
+pub fn echo_marked(target: IpAddr, fwmark: u32, timeout: Duration) -> Result<Reply, ProbeError> {
+    let timeout = time_given(timeout)?;
+    let (socket, kind) = open(target)?;
+    socket.set_mark(fwmark).map_err(|source| ProbeError::Mark { fwmark, source })?;
+    ask(&socket, kind, target, timeout)
+}
 
-    let message = Echo::new(request.target);
+/// The same by `device`, the tunnel's.
+pub(super) fn echo_through(
+    device: &Device,
+    target: IpAddr,
+    timeout: Duration,
+) -> Result<Reply, ProbeError> {
+    let (socket, kind) = open(target)?;
+    bind(&socket, device)?;
+    ask(&socket, kind, target, timeout)
+}
+
+fn ask(
+    socket: &Socket,
+    kind: Kind,
+    target: IpAddr,
+    timeout: Duration,
+) -> Result<Reply, ProbeError> {
+    let message = Echo::new(target);
     let sent = Instant::now();
-    send(&socket, request.target, &message.request())?;
+    send(socket, target, &message.request())?;
 
     let mut buffer = [0; DATAGRAM];
     loop {
-        match receive(&socket, &mut buffer, sent + timeout) {
-            Ok(None) => return Ok(EchoOutcome::Silent),
+        match receive(socket, &mut buffer, sent + timeout) {
+            Ok(None) => return Ok(Reply::Silent),
             Ok(Some(length)) if message.is_answered_by(kind, &buffer[..length]) => {
-                return Ok(EchoOutcome::Answered { took: sent.elapsed() });
+                return Ok(Reply::Answered { took: sent.elapsed() });
             }
             // Somebody else's.
             Ok(Some(_)) => {}
             Err(error) if is_about_the_way(&error) => {}
             Err(source) => {
-                return Err(ProbeError::Receive { from: request.target, source });
+                return Err(ProbeError::Receive { from: target, source });
             }
         }
     }
-}
-
-fn bound_to(interface: &str, target: IpAddr) -> Result<(Socket, Kind), ProbeError> {
-    // An empty name would *unbind* the socket and a long one be cut to another device's name, so
-    // only a name that the kernel knows as it stands gets as far as SO_BINDTODEVICE.
-    let device =
-        uplink::device(interface).ok_or_else(|| ProbeError::NoDevice(interface.to_owned()))?;
-    let (socket, kind) = open(target)?;
-    socket
-        .bind_device(Some(device.name.as_bytes()))
-        .map_err(|source| ProbeError::Bind { device: device.name, source })?;
-    Ok((socket, kind))
 }
 
 /// What the kernel does for us with the messages of a socket.
@@ -132,23 +102,15 @@ fn send(socket: &Socket, to: IpAddr, message: &[u8]) -> Result<(), ProbeError> {
     // Connected, so that the kernel passes on what ICMP says about this echo and, on a raw socket,
     // keeps other hosts' messages away. ICMP has no ports.
     let address = SockAddr::from(std::net::SocketAddr::new(to, 0));
-    socket.connect(&address).and_then(|()| socket.send(message)).map(drop).map_err(|source| {
-        if is_forbidden(&source) {
-            ProbeError::Forbidden { to, source }
-        } else {
-            ProbeError::Send { to, source }
-        }
-    })
+    socket
+        .connect(&address)
+        .and_then(|()| socket.send(message))
+        .map(drop)
+        .map_err(|source| not_sent(to, source))
 }
 
 fn is_forbidden(error: &io::Error) -> bool {
     matches!(errno(error), Some(Errno::EPERM | Errno::EACCES))
-}
-
-/// Somebody on the way said that the echo did not arrive. That is no answer of the target, and
-/// anybody can say it, so the wait goes on.
-fn is_about_the_way(error: &io::Error) -> bool {
-    errno(error).is_some_and(|errno| is_icmp(errno) || errno == Errno::EACCES)
 }
 
 /// One echo and how to know its reply.
@@ -233,17 +195,8 @@ mod tests {
 
     use super::*;
 
-    /// Long enough for the slowest machine: none of these tests waits it out.
-    const AMPLE: Duration = Duration::from_secs(10);
-    /// Waited out where nobody answers.
-    const SHORT: Duration = Duration::from_millis(50);
-
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
-
-    fn through(interface: &str, target: IpAddr, timeout: Duration) -> EchoRequest<'_> {
-        EchoRequest { way: Way::Device(interface), target, timeout }
-    }
 
     /// The reply a target would send to `echo`, as a socket that is `kind` hands it over.
     fn reply(echo: &Echo, kind: Kind) -> Vec<u8> {
@@ -256,37 +209,6 @@ mod tests {
             return datagram;
         }
         message
-    }
-
-    // These two need the right to send an echo and fail without it: a probe that was never made
-    // must not look like one that worked.
-    #[test]
-    fn a_target_that_is_there_answers() {
-        let outcome = echo(&through("lo", V4, AMPLE)).expect("an ICMP echo through `lo`");
-        assert!(matches!(outcome, EchoOutcome::Answered { .. }), "{outcome:?}");
-    }
-
-    #[test]
-    fn a_target_behind_another_device_is_never_reached() {
-        // TEST-NET-3: nothing on the loopback device answers for it, and it may go nowhere else.
-        let elsewhere = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
-        let outcome = echo(&through("lo", elsewhere, SHORT));
-        assert!(!matches!(outcome, Ok(EchoOutcome::Answered { .. })), "{outcome:?}");
-    }
-
-    #[test]
-    fn a_device_that_does_not_exist_is_an_error_not_a_dead_tunnel() {
-        // "lo" with a tail would be cut to a name of 15 bytes, an empty name binds to no device.
-        for name in ["", "no-such-device", "lo\0", "lo-and-far-too-long-a-name"] {
-            let outcome = echo(&through(name, V4, AMPLE));
-            assert!(matches!(outcome, Err(ProbeError::NoDevice(_))), "{name:?}: {outcome:?}");
-        }
-    }
-
-    #[test]
-    fn no_time_is_an_error_not_a_dead_tunnel() {
-        let outcome = echo(&through("lo", V4, Duration::ZERO));
-        assert!(matches!(outcome, Err(ProbeError::NoTime)), "{outcome:?}");
     }
 
     #[test]

@@ -5,10 +5,14 @@
 //! (a missing device, a missing right, the host's own firewall) is a [`ProbeError`] and must never
 //! be read as a dead far end. All calls block up to their timeout: run them on threads.
 
-pub mod echo;
-pub mod handshake;
+mod connect;
+mod echo;
+mod handshake;
 mod noise;
+mod query;
+mod rtnetlink;
 mod source;
+mod tunnel;
 pub mod uplink;
 
 use std::hash::{BuildHasher, RandomState};
@@ -19,9 +23,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use socket2::Socket;
 
-pub use echo::{EchoOutcome, EchoRequest, Way, echo};
+pub use echo::echo_marked;
 pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
 pub use source::source_address;
+pub use tunnel::{TunnelRequest, Wanted, ask_through};
 pub use uplink::{Device, UplinkVerdict, default_route_devices, device, uplink};
 
 /// Why a probe could not be made. It says nothing about the far end.
@@ -87,6 +92,28 @@ pub enum ProbeError {
     },
     #[error("cannot list the network devices of this host")]
     Devices(#[source] Errno),
+    #[error("cannot list the neighbours of this host")]
+    Neighbours(#[source] io::Error),
+    #[error("cannot ask the kernel for its route to {to}")]
+    Route {
+        to: IpAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "this host has no route to {to} by `{device}`, so neither has what is locked in: see `ip route get {to}`, and set the tunnel's routes again"
+    )]
+    NoRoute { to: IpAddr, device: String },
+}
+
+/// Whether the far end of a probe said anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    Answered {
+        took: Duration,
+    },
+    /// Not in time. A saturated tunnel may also drop one: look at what it received meanwhile.
+    Silent,
 }
 
 /// The longest a probe waits, whatever it was asked: a mistyped timeout must not hold a thread of
@@ -106,6 +133,27 @@ fn time_given(timeout: Duration) -> Result<Duration, ProbeError> {
         return Err(ProbeError::NoTime);
     }
     Ok(timeout.min(LONGEST_TIMEOUT))
+}
+
+/// Lets a socket send and receive by this device only, whatever the routing table says.
+fn bind(socket: &Socket, device: &Device) -> Result<(), ProbeError> {
+    socket
+        .bind_device(Some(device.name.as_bytes()))
+        .map_err(|source| ProbeError::Bind { device: device.name.clone(), source })
+}
+
+/// A packet could not be sent: a verdict of this host's rules, or another reason on this host.
+fn not_sent(to: IpAddr, source: io::Error) -> ProbeError {
+    match errno(&source) {
+        Some(Errno::EPERM | Errno::EACCES) => ProbeError::Forbidden { to, source },
+        _ => ProbeError::Send { to, source },
+    }
+}
+
+/// Somebody on the way said that a probe did not arrive. That is no answer of the target, and
+/// anybody can say it, so the wait goes on.
+fn is_about_the_way(error: &io::Error) -> bool {
+    errno(error).is_some_and(|errno| is_icmp(errno) || errno == Errno::EACCES)
 }
 
 /// Waits for the next datagram; `None` when `until` has come first.

@@ -1,26 +1,25 @@
 //! Which devices are uplinks, and do they work?
 //!
-//! Read from the kernel's tables under `/proc` and from the devices' flags; nothing is sent. The
-//! tables are those of the calling thread's network namespace.
+//! Read from the kernel's tables under `/proc`, from the devices' flags and from the neighbours that
+//! the kernel knows; nothing is sent. All are those of the calling thread's network namespace.
 //!
 //! What the tables do not tell: of a multipath IPv4 default route only the first device is listed;
 //! the IPv6 table lists every routing table's routes, so a device with a default route in another
-//! one counts as well; and there is no neighbour table for IPv6, so only an IPv4 gateway can be
-//! known dead.
+//! one counts as well.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 
 use super::ProbeError;
+use super::rtnetlink::{Neighbour, silent_neighbours};
 
 const IPV4_ROUTES: &str = "/proc/thread-self/net/route";
 const IPV6_ROUTES: &str = "/proc/thread-self/net/ipv6_route";
-const NEIGHBOURS: &str = "/proc/thread-self/net/arp";
 
 /// The device that leads nowhere. Unreachable IPv6 defaults are listed on it.
 const LOOPBACK: &str = "lo";
@@ -30,8 +29,6 @@ const RTF_UP: u32 = 0x0001;
 const RTF_REJECT: u32 = 0x0200;
 
 const NO_DEFAULT_ROUTE: &str = "no default route";
-const NO_CARRIER: &str = "no carrier";
-const GATEWAY_SILENT: &str = "gateway does not answer";
 
 /// A network device, and the index that stays when its name is given to another one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -45,15 +42,13 @@ pub struct Device {
 pub enum UplinkVerdict {
     /// One device at least has a carrier and no gateway that is known to be dead.
     Up,
-    /// None has; the reason is that of the device that came furthest.
-    Down(&'static str),
+    /// None has; the reason is that of the device that came furthest, and names it.
+    Down(String),
 }
 
 /// Every device that holds a default route, IPv4 or IPv6, without the loopback and those in `not`.
 pub fn default_route_devices(not: &[&str]) -> Result<Vec<Device>, ProbeError> {
-    let routes = default_routes(&read(IPV4_ROUTES)?);
-    let mut names: BTreeSet<String> = routes.into_iter().map(|route| route.device).collect();
-    names.extend(default_devices(&read(IPV6_ROUTES)?));
+    let names: BTreeSet<String> = all_routes()?.into_iter().map(|route| route.device).collect();
     Ok(names
         .iter()
         .filter(|name| *name != LOOPBACK && !not.contains(&name.as_str()))
@@ -68,14 +63,23 @@ pub fn device(name: &str) -> Option<Device> {
     Some(Device { name: name.to_owned(), index })
 }
 
-/// Judges the uplinks by carrier and by what the neighbour table says of their gateways.
+/// Judges the uplinks by carrier, and by what the kernel knows of the gateways of the family of
+/// `endpoint`: of those that the tunnel does not use it seldom knows anything.
 ///
 /// "no default route" is said of no device at all, which is what [`default_route_devices`] finds
 /// then. A device that was named by hand and holds no default route has no gateway to be dead.
-pub fn uplink(devices: &[Device]) -> Result<UplinkVerdict, ProbeError> {
-    let routes = default_routes(&read(IPV4_ROUTES)?);
-    let silent = silent_neighbours(&read(NEIGHBOURS)?);
+pub fn uplink(devices: &[Device], endpoint: IpAddr) -> Result<UplinkVerdict, ProbeError> {
+    let routes: Vec<DefaultRoute> =
+        all_routes()?.into_iter().filter(|route| route.is_ipv6 == endpoint.is_ipv6()).collect();
+    let silent = silent_neighbours().map_err(ProbeError::Neighbours)?;
     Ok(judge(devices, &with_carrier()?, &routes, &silent))
+}
+
+/// The default routes of both families.
+fn all_routes() -> Result<Vec<DefaultRoute>, ProbeError> {
+    let mut routes = ipv4_routes(&read(IPV4_ROUTES)?);
+    routes.extend(ipv6_routes(&read(IPV6_ROUTES)?));
+    Ok(routes)
 }
 
 fn read(path: &'static str) -> Result<String, ProbeError> {
@@ -107,53 +111,58 @@ fn judge(
     silent: &BTreeSet<Neighbour>,
 ) -> UplinkVerdict {
     if devices.is_empty() {
-        return UplinkVerdict::Down(NO_DEFAULT_ROUTE);
+        return UplinkVerdict::Down(NO_DEFAULT_ROUTE.to_owned());
     }
-    let mut connected =
-        devices.iter().filter(|device| with_carrier.contains(&device.name)).peekable();
-    if connected.peek().is_none() {
-        return UplinkVerdict::Down(NO_CARRIER);
+    let connected: Vec<&Device> =
+        devices.iter().filter(|device| with_carrier.contains(&device.name)).collect();
+    if connected.is_empty() {
+        let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+        return UplinkVerdict::Down(format!("no carrier on {}", names.join(", ")));
     }
-    let gateway_is_dead = |device: &Device| {
-        let mut gateways = routes.iter().filter(|route| route.device == device.name).peekable();
-        gateways.peek().is_some() && gateways.all(|route| route.is_silent(silent))
-    };
-    if connected.all(gateway_is_dead) {
-        return UplinkVerdict::Down(GATEWAY_SILENT);
+    let dead: Option<Vec<String>> =
+        connected.iter().map(|device| dead_gateways(device, routes, silent)).collect();
+    match dead {
+        None => UplinkVerdict::Up,
+        Some(gateways) => UplinkVerdict::Down(format!("no answer from {}", gateways.join(", "))),
     }
-    UplinkVerdict::Up
 }
 
-/// An IPv4 default route.
+/// The gateways of a device, where it has some and all of them are known to be dead.
+fn dead_gateways(
+    device: &Device,
+    routes: &[DefaultRoute],
+    silent: &BTreeSet<Neighbour>,
+) -> Option<String> {
+    let gateways: BTreeSet<IpAddr> = routes
+        .iter()
+        .filter(|route| route.device == device.name)
+        .map(|route| {
+            let address = route.gateway?;
+            let neighbour = Neighbour { address, device: device.index };
+            silent.contains(&neighbour).then_some(address)
+        })
+        .collect::<Option<_>>()?;
+    let named = |gateway: &IpAddr| format!("gateway {gateway} on {}", device.name);
+    let named: Vec<String> = gateways.iter().map(named).collect();
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
+/// A default route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct DefaultRoute {
     device: String,
+    is_ipv6: bool,
     /// None on a link that needs none, as point-to-point ones.
-    gateway: Option<Ipv4Addr>,
-}
-
-impl DefaultRoute {
-    fn is_silent(&self, silent: &BTreeSet<Neighbour>) -> bool {
-        self.gateway.is_some_and(|address| {
-            silent.contains(&Neighbour { address, device: self.device.clone() })
-        })
-    }
-}
-
-/// An address on a link.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Neighbour {
-    address: Ipv4Addr,
-    device: String,
+    gateway: Option<IpAddr>,
 }
 
 /// The default routes in `/proc/net/route`, the main table. Lines that are no route are skipped, so
 /// is the heading.
-fn default_routes(table: &str) -> Vec<DefaultRoute> {
-    table.lines().filter_map(default_route).collect()
+fn ipv4_routes(table: &str) -> Vec<DefaultRoute> {
+    table.lines().filter_map(ipv4_route).collect()
 }
 
-fn default_route(line: &str) -> Option<DefaultRoute> {
+fn ipv4_route(line: &str) -> Option<DefaultRoute> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let &[device, destination, gateway, flags, _, _, _, mask, ..] = fields.as_slice() else {
         return None;
@@ -164,37 +173,27 @@ fn default_route(line: &str) -> Option<DefaultRoute> {
     }
     // Addresses are printed as a number in the machine's own order.
     let gateway = Ipv4Addr::from(hex(gateway)?.to_ne_bytes());
-    let gateway = (!gateway.is_unspecified()).then_some(gateway);
-    Some(DefaultRoute { device: device.to_owned(), gateway })
+    let gateway = (!gateway.is_unspecified()).then_some(gateway.into());
+    Some(DefaultRoute { device: device.to_owned(), is_ipv6: false, gateway })
 }
 
-/// The devices of the default routes in `/proc/net/ipv6_route`.
-fn default_devices(table: &str) -> BTreeSet<String> {
-    table.lines().filter_map(default_device).map(str::to_owned).collect()
+/// The default routes in `/proc/net/ipv6_route`.
+fn ipv6_routes(table: &str) -> Vec<DefaultRoute> {
+    table.lines().filter_map(ipv6_route).collect()
 }
 
-fn default_device(line: &str) -> Option<&str> {
+fn ipv6_route(line: &str) -> Option<DefaultRoute> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let &[destination, length, _, _, _, _, _, _, flags, device] = fields.as_slice() else {
+    let &[destination, length, _, _, gateway, _, _, _, flags, device] = fields.as_slice() else {
         return None;
     };
     let is_default = u128::from_str_radix(destination, 16).ok()? == 0 && hex(length)? == 0;
-    (is_default && leads_somewhere(hex(flags)?)).then_some(device)
-}
-
-/// The neighbours in `/proc/net/arp` that were asked for and did not answer: their flags are 0.
-fn silent_neighbours(table: &str) -> BTreeSet<Neighbour> {
-    table.lines().filter_map(silent_neighbour).collect()
-}
-
-fn silent_neighbour(line: &str) -> Option<Neighbour> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let &[address, _, flags, _, _, device] = fields.as_slice() else {
+    if !is_default || !leads_somewhere(hex(flags)?) {
         return None;
-    };
-    let address = address.parse().ok()?;
-    let is_silent = hex(flags.strip_prefix("0x")?)? == 0;
-    is_silent.then(|| Neighbour { address, device: device.to_owned() })
+    }
+    let gateway = Ipv6Addr::from(u128::from_str_radix(gateway, 16).ok()?);
+    let gateway = (!gateway.is_unspecified()).then_some(gateway.into());
+    Some(DefaultRoute { device: device.to_owned(), is_ipv6: true, gateway })
 }
 
 fn hex(text: &str) -> Option<u32> {
@@ -206,150 +205,5 @@ fn leads_somewhere(flags: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 1);
-
-    /// `/proc/net/route` of a host with two uplinks and a tunnel of half-defaults.
-    fn ipv4_table() -> String {
-        let gateway = u32::from_ne_bytes(GATEWAY.octets());
-        let heading =
-            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT  ";
-        let half = u32::from_ne_bytes([128, 0, 0, 0]);
-        [
-            heading.to_owned(),
-            format!("eth0\t00000000\t{gateway:08X}\t0003\t0\t0\t100\t00000000\t0\t0\t0   "),
-            "ppp0\t00000000\t00000000\t0001\t0\t0\t200\t00000000\t0\t0\t0   ".to_owned(),
-            format!("wg0\t00000000\t00000000\t0001\t0\t0\t0\t{half:08X}\t0\t0\t0   "),
-            "*\t00000000\t00000000\t0201\t0\t0\t4294967295\t00000000\t0\t0\t0   ".to_owned(),
-            "eth0\t000AA8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0   ".to_owned(),
-        ]
-        .join("\n")
-    }
-
-    const IPV6_TABLE: &str = "\
-fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0
-00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000064 00000002 00000000 00450003    wlan0
-00000000000000000000000000000000 01 00000000000000000000000000000000 00 00000000000000000000000000000000 00000064 00000002 00000000 00000001      wg0
-00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo
-";
-
-    const ARP_TABLE: &str = "\
-IP address       HW type     Flags       HW address            Mask     Device
-192.168.10.1     0x1         0x0         00:00:00:00:00:00     *        eth0
-192.168.10.7     0x1         0x2         02:00:00:00:00:07     *        eth0
-192.168.10.1     0x1         0x2         02:00:00:00:00:01     *        eth1
-";
-
-    /// Devices, those of them with a carrier, the silent neighbours, and the verdict.
-    type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a BTreeSet<Neighbour>, UplinkVerdict);
-
-    fn devices(names: &[&str]) -> Vec<Device> {
-        names
-            .iter()
-            .zip(1..)
-            .map(|(name, index)| Device { name: (*name).to_owned(), index })
-            .collect()
-    }
-
-    fn set(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    #[test]
-    fn ipv4_default_routes_are_read() {
-        let found = default_routes(&ipv4_table());
-        let eth0 = DefaultRoute { device: "eth0".to_owned(), gateway: Some(GATEWAY) };
-        let ppp0 = DefaultRoute { device: "ppp0".to_owned(), gateway: None };
-        assert_eq!(found, [eth0, ppp0], "half-defaults, unreachable and subnet routes are none");
-    }
-
-    #[test]
-    fn ipv6_default_routes_are_read() {
-        assert_eq!(default_devices(IPV6_TABLE), set(&["wlan0"]));
-    }
-
-    #[test]
-    fn a_neighbour_is_silent_on_its_own_device_only() {
-        let silent = Neighbour { address: GATEWAY, device: "eth0".to_owned() };
-        assert_eq!(silent_neighbours(ARP_TABLE), BTreeSet::from([silent]));
-    }
-
-    #[test]
-    fn uplinks_are_judged_by_the_one_that_came_furthest() {
-        let routes = default_routes(&ipv4_table());
-        let silent = silent_neighbours(ARP_TABLE);
-        let none = BTreeSet::new();
-        let table: [Case; 8] = [
-            (&[], &["eth0"], &none, UplinkVerdict::Down(NO_DEFAULT_ROUTE)),
-            (&["eth0"], &["lo"], &none, UplinkVerdict::Down(NO_CARRIER)),
-            (&["eth0"], &["eth0"], &none, UplinkVerdict::Up),
-            (&["eth0"], &["eth0"], &silent, UplinkVerdict::Down(GATEWAY_SILENT)),
-            (&["eth0", "ppp0"], &["eth0"], &silent, UplinkVerdict::Down(GATEWAY_SILENT)),
-            (&["eth0", "ppp0"], &["eth0", "ppp0"], &silent, UplinkVerdict::Up),
-            (&["ppp0"], &["ppp0"], &silent, UplinkVerdict::Up),
-            // By hand, without a default route: judged by its carrier.
-            (&["eth7"], &["eth7"], &silent, UplinkVerdict::Up),
-        ];
-        for (given, carrier, silent, verdict) in table {
-            assert_eq!(
-                judge(&devices(given), &set(carrier), &routes, silent),
-                verdict,
-                "{given:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn one_gateway_that_may_live_is_enough() {
-        let dead = DefaultRoute { device: "eth0".to_owned(), gateway: Some(GATEWAY) };
-        let other = DefaultRoute { gateway: Some(Ipv4Addr::new(192, 168, 10, 2)), ..dead.clone() };
-        let verdict = judge(
-            &devices(&["eth0"]),
-            &set(&["eth0"]),
-            &[dead, other],
-            &silent_neighbours(ARP_TABLE),
-        );
-        assert_eq!(verdict, UplinkVerdict::Up);
-    }
-
-    #[test]
-    fn this_host_can_be_asked() {
-        let loopback = device("lo").expect("every host has a loopback device");
-        assert_eq!(device("no-such-device"), None);
-        let found = default_route_devices(&[]).expect("the tables of this host");
-        assert!(!found.contains(&loopback));
-        assert!(found.is_sorted());
-        for name in found.iter().map(|device| device.name.as_str()) {
-            let rest = default_route_devices(&[name]).expect("the tables of this host");
-            assert!(rest.iter().all(|device| device.name != name), "{name} was left out");
-        }
-        let verdict = uplink(&[]).expect("the tables of this host");
-        assert_eq!(verdict, UplinkVerdict::Down(NO_DEFAULT_ROUTE));
-    }
-
-    proptest! {
-        #[test]
-        fn no_table_makes_the_parsers_panic(
-            table in "(([ \\t0-9a-fA-Fx.:*]{0,12}|\\PC{0,6})[ \\t\\n]){0,40}"
-        ) {
-            default_routes(&table);
-            default_devices(&table);
-            silent_neighbours(&table);
-        }
-
-        #[test]
-        fn any_gateway_is_read_back(address in any::<[u8; 4]>().prop_filter("a gateway", |a| *a != [0; 4])) {
-            let line = format!(
-                "eth0 00000000 {:08X} 0003 0 0 0 00000000 0 0 0", u32::from_ne_bytes(address)
-            );
-            prop_assert_eq!(
-                default_routes(&line),
-                [DefaultRoute { device: "eth0".to_owned(), gateway: Some(address.into()) }]
-            );
-        }
-    }
-}
+#[path = "uplink_tests.rs"]
+mod tests;

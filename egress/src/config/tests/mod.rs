@@ -124,7 +124,7 @@ fn the_whole_file_is_understood() {
         path.health,
         Health {
             probe: Some(TunnelProbe {
-                target: "10.64.0.1".parse().expect("an address"),
+                question: Question::Icmp("10.64.0.1".parse().expect("an address")),
                 timeout: Duration::from_secs(2),
             }),
             ..Health::default()
@@ -168,6 +168,59 @@ fn values_may_be_written_in_several_ways() {
     ] {
         world.load(edited(from, to)).expect(to);
     }
+}
+
+#[test]
+fn a_probe_is_an_echo_a_connection_or_a_query() {
+    let world = World::new();
+    let probe = |lines: &str| {
+        let yaml = edited("target: 10.64.0.1", &lines.replace('\n', "\n        "));
+        let config = world.load(yaml).expect(lines);
+        config.paths[0].health.probe.clone().expect("a probe").question
+    };
+    let to = |text: &str| text.parse().expect("an address with a port");
+    let dns = |resolver, name| {
+        let name = DnsName::parse(name).expect("a name");
+        Question::Dns { resolver: to(resolver), name }
+    };
+    let tunnel = "10.64.0.1".parse().expect("an address");
+    for (lines, question) in [
+        ("target: 10.64.0.1", Question::Icmp(tunnel)),
+        ("target: 10.64.0.1\nkind: icmp", Question::Icmp(tunnel)),
+        ("target: '10.64.0.1:443'\nkind: tcp", Question::Tcp(to("10.64.0.1:443"))),
+        ("target: '[fd00::1]:443'\nkind: tcp", Question::Tcp(to("[fd00::1]:443"))),
+        ("target: 10.64.0.1\nkind: dns", dns("10.64.0.1:53", ".")),
+        ("target: fd00::1\nkind: dns\nquery: a.example", dns("[fd00::1]:53", "a.example")),
+        ("target: '10.64.0.1:5353'\nkind: dns\nquery: .", dns("10.64.0.1:5353", ".")),
+    ] {
+        assert_eq!(probe(lines), question, "{lines}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_asked_as_often_as_it_says_and_else_as_the_path_does() {
+    let world = World::new();
+    let intervals = |from: &str, to: &str| {
+        let config = world.load(edited(from, to)).expect(to);
+        let path = &config.paths[0];
+        [0, 1].map(|nth| path.probe_interval(&path.endpoints[nth]))
+    };
+    let every = |seconds| ProbeInterval::Every(Duration::from_secs(seconds));
+    let primary = "wg_quick: primary.conf";
+    assert_eq!(intervals(primary, primary), [every(30), every(30)]);
+    assert_eq!(intervals("interval: 5s", "standby_interval: 5m"), [every(300), every(300)]);
+    let off = ProbeInterval::Off;
+    assert_eq!(intervals("interval: 5s", "standby_interval: off"), [off, off]);
+    let own = |text: &str| intervals(primary, &format!("{primary}, probe_interval: {text}"));
+    assert_eq!(own("off"), [off, every(30)]);
+    assert_eq!(own("7s"), [every(7), every(30)]);
+    assert_eq!(
+        intervals(
+            "private_key_file: backup.key",
+            "private_key_file: backup.key\n        probe_interval: off"
+        ),
+        [every(30), off]
+    );
 }
 
 #[test]
