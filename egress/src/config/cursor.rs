@@ -2,7 +2,7 @@
 //!
 //! Must never hand out a text that looks like a key, except where a public key is expected (S10).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Place, Problem};
 use super::nearest::nearest;
@@ -39,6 +39,18 @@ impl<'a> Cursor<'a> {
 
     pub fn file(&self) -> &'a Path {
         &self.source.file
+    }
+
+    /// The other file that this credential already stands for, if there is one.
+    pub fn same_credential(&self, credential: &Path, file: &Path) -> Option<PathBuf> {
+        let mut credentials = self.source.credentials.borrow_mut();
+        let first = credentials.entry(credential.to_owned()).or_insert_with(|| file.to_owned());
+        (first != file).then(|| first.clone())
+    }
+
+    /// Notes that a file belongs to what is read here.
+    pub fn note(&self, file: &Path) {
+        self.source.named.borrow_mut().push(file.to_owned());
     }
 
     fn down(&self, node: &'a Node, step: Step) -> Self {

@@ -231,6 +231,10 @@ pub enum Problem {
     TunnelAddresses(Box<[TunnelAddresses; 2]>),
     #[error("the peer's key is this host's own; put the server's public key")]
     OwnKey,
+    #[error(
+        "the credential of this name stands for both {file} and {other}; give the two files different names"
+    )]
+    CredentialTwice { file: PathBuf, other: PathBuf },
     #[error("`{0}` cannot stand beside `wg_quick`; remove one of them")]
     BesideWgQuick(&'static str),
     #[error("`{0}` is the tunnel itself; name the device that leads to the Internet")]

@@ -2,6 +2,7 @@
 //!
 //! Must never accept one that everybody can read, and never say what is in it (S10).
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,13 +20,30 @@ const OTHERS: u32 = 0o007;
 /// Any honest key file or wg-quick file is far smaller.
 const MOST: u64 = 64 * 1024;
 
-/// The file's name, meant from the config's directory.
+/// Where systemd puts what a unit's `LoadCredential=` names, each under a name without directories.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// The file's name, meant from the config's directory; or the credential of the same name.
 pub(super) fn resolve(named: &Cursor<'_>) -> Result<PathBuf, ConfigError> {
     let name = named.value(|text| match text {
         "" => Err(Problem::Type { want: "a file's name", found: "nothing" }),
         name => Ok(PathBuf::from(name)),
     })?;
-    Ok(named.directory().join(name))
+    let file = named.directory().join(name);
+    let Some(credential) = credential(&file, env::var_os(CREDENTIALS).map(PathBuf::from)) else {
+        return Ok(file);
+    };
+    match named.same_credential(&credential, &file) {
+        Some(other) => Err(named.error(Problem::CredentialTwice { file, other })),
+        None => Ok(credential),
+    }
+}
+
+/// What stands for the file, where systemd has handed it over: a program without root cannot read
+/// the file itself.
+fn credential(file: &Path, directory: Option<PathBuf>) -> Option<PathBuf> {
+    let credential = directory?.join(file.file_name()?);
+    credential.is_file().then_some(credential)
 }
 
 /// The key that is all there is in the file.
@@ -45,6 +63,7 @@ pub(super) fn read(named: &Cursor<'_>, file: &Path) -> Result<Zeroizing<String>,
         };
         named.error_because(problem, cause)
     };
+    named.note(file);
     // Before it is opened: opening a named pipe would wait for a writer.
     if !fs::metadata(file).map_err(refused)?.is_file() {
         return Err(named.error(Problem::NotAFile(file.to_owned())));

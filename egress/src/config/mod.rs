@@ -20,7 +20,7 @@ mod workload;
 mod yaml;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -43,6 +43,8 @@ pub struct Config {
     pub paths: Vec<PathConfig>,
     pub ids: ids::Ids,
     pub watchdog: Option<Watchdog>,
+    /// All that was read for it: while none of these changes, it says the same.
+    pub files: Vec<PathBuf>,
 }
 
 /// One locked egress: one tunnel interface, its uplinks, its endpoints, its workload.

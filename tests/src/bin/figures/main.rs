@@ -2,6 +2,7 @@
 //! one run on one machine, so that ratios hold where absolute numbers do not. Never part of a test.
 
 mod outages;
+mod scrape;
 mod summary;
 mod tamper;
 mod worker;
@@ -20,7 +21,7 @@ use nix::sys::signal::Signal;
 use summary::Summary;
 
 #[derive(Parser)]
-#[command(about = "Measures switch, hard stop, failover and repair")]
+#[command(about = "Measures switch, hard stop, failover, repair and scrape")]
 struct Arguments {
     /// Rounds of each measurement.
     #[arg(long, default_value_t = 10)]
@@ -48,6 +49,7 @@ enum Part {
     Incidents,
     Crowd,
     Outages,
+    Scrape,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,6 +70,7 @@ fn main() {
             Part::Incidents => incidents(arguments.rounds),
             Part::Crowd => crowds(),
             Part::Outages => outages::of_one_kind(arguments.round, arguments.rounds),
+            Part::Scrape => scrape::of_size(arguments.round, arguments.rounds),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
@@ -80,6 +83,11 @@ fn main() {
     }
     if chosen(Part::Leak) {
         leaks(arguments.rounds);
+    }
+    if chosen(Part::Scrape) {
+        for size in 0..scrape::COUNT {
+            print!("{}", in_a_world(Part::Scrape, arguments.rounds, size));
+        }
     }
     if chosen(Part::Outages) {
         outages::of_every_kind(arguments.rounds);
@@ -265,17 +273,25 @@ fn crowds() {
 
 trait Figures {
     fn figures_worker(&self, arguments: &[&str]) -> f64;
+    fn figures_said(&self, arguments: &[&str]) -> String;
     fn bare_config(&self) -> String;
 }
 
 impl Figures for World {
     /// Runs a worker beside the programs, where it can reach the webhook, and takes its number.
     fn figures_worker(&self, arguments: &[&str]) -> f64 {
+        let said = self.figures_said(arguments);
+        said.trim().parse().unwrap_or_else(|error| panic!("worker said {said:?}: {error}"))
+    }
+
+    /// The same, for a worker that says more.
+    fn figures_said(&self, arguments: &[&str]) -> String {
         let program = Self::program("figures").display().to_string();
         let line: Vec<&str> =
             std::iter::once(program.as_str()).chain(arguments.iter().copied()).collect();
-        let said = self.exec_ok(Ns::Egress, &line);
-        said.trim().parse().unwrap_or_else(|error| panic!("worker said {said:?}: {error}"))
+        let said = self.run_within(Ns::Egress, &line, "", PATIENCE * 2);
+        assert!(said.status.success(), "{arguments:?}: {said:?}");
+        String::from_utf8_lossy(&said.stdout).into_owned()
     }
 
     /// Files that a bare `wg set` to the backup needs.
