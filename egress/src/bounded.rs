@@ -2,9 +2,10 @@
 //! use up the process by a thread per try.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The call did not return in time, or an earlier one of its kind still has not. Its thread is left
 /// behind; it ends when the far end does.
@@ -15,39 +16,62 @@ pub struct TimedOut(pub Duration);
 /// Kinds of calls of which one is overdue.
 static OVERDUE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Runs `call` on a thread of its own and waits for it no longer than `limit`. While a call of the
-/// same `kind` is overdue, no other is made.
-pub fn bounded<T: Send + 'static>(
+/// A call under way, on a thread of its own.
+#[derive(Debug)]
+pub struct Pending<T> {
+    kind: String,
+    since: Instant,
+    /// `None`: it was not made.
+    answer: Option<Receiver<T>>,
+}
+
+/// Starts `call`. While a call of the same `kind` is overdue, no other is made.
+pub fn start<T: Send + 'static>(
     kind: &str,
-    limit: Duration,
     call: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, TimedOut> {
-    let overdue = || OVERDUE.lock().unwrap_or_else(PoisonError::into_inner);
+) -> Pending<T> {
+    let since = Instant::now();
     if overdue().contains(kind) {
-        return Err(TimedOut(limit));
+        return Pending { kind: kind.to_owned(), since, answer: None };
     }
     let (answer, wait) = mpsc::sync_channel(1);
     let own_kind = kind.to_owned();
     let spawned = thread::Builder::new().name("bounded".to_owned()).spawn(move || {
         if answer.send(call()).is_err() {
             // Nobody waits any more: it was given up, and is over now.
-            OVERDUE.lock().unwrap_or_else(PoisonError::into_inner).remove(&own_kind);
+            overdue().remove(&own_kind);
         }
     });
-    if spawned.is_err() {
-        return Err(TimedOut(limit));
+    Pending { kind: kind.to_owned(), since, answer: spawned.is_ok().then_some(wait) }
+}
+
+impl<T> Pending<T> {
+    /// Waits until `limit` after the start; what was not made is not waited for.
+    pub fn wait(self, limit: Duration) -> Result<T, TimedOut> {
+        let wait = self.answer.ok_or(TimedOut(limit))?;
+        wait.recv_timeout(limit.saturating_sub(self.since.elapsed())).map_err(|_| {
+            // Marked before the receiver is dropped, so that the thread cannot miss it.
+            overdue().insert(self.kind);
+            TimedOut(limit)
+        })
     }
-    wait.recv_timeout(limit).map_err(|_| {
-        // Marked before the receiver is dropped, so that the thread cannot miss it.
-        overdue().insert(kind.to_owned());
-        TimedOut(limit)
-    })
+}
+
+/// Runs `call` and waits for it no longer than `limit`.
+pub fn bounded<T: Send + 'static>(
+    kind: &str,
+    limit: Duration,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TimedOut> {
+    start(kind, call).wait(limit)
+}
+
+fn overdue() -> MutexGuard<'static, BTreeSet<String>> {
+    OVERDUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]

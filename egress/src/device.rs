@@ -4,14 +4,15 @@
 //! interface and per call: a UAPI socket means userspace, else it is the kernel's.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use wireguard_control::{Backend, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder};
+use wireguard_control::{Backend, Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder};
 
-use crate::bounded::{TimedOut, bounded};
+use crate::bounded::{self, Pending, TimedOut, bounded};
 use crate::config::Endpoint;
 use crate::key::PublicKey;
 
@@ -33,6 +34,15 @@ pub enum DeviceError {
         "interface {0} has a WireGuard socket that nobody listens on: its userspace daemon is gone, restart it"
     )]
     DaemonGone(String),
+    #[error(
+        "interface {interface}: {socket} lets its owner in only: `chgrp GROUP {socket}` and `chmod g+rw {socket}`, with a group of this program's user, each time its userspace daemon starts"
+    )]
+    Shut {
+        interface: String,
+        socket: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("interface {interface} did not answer")]
     Hung {
         interface: String,
@@ -46,7 +56,7 @@ pub enum DeviceError {
         interface: String,
         verb: &'static str,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -81,6 +91,24 @@ pub enum Likeness {
 }
 
 impl DeviceView {
+    fn of(device: &Device) -> Self {
+        Self {
+            public_key: device.public_key.as_ref().map(public),
+            fwmark: device.fwmark.filter(|&mark| mark != 0),
+            peers: device
+                .peers
+                .iter()
+                .map(|peer| PeerView {
+                    public_key: public(&peer.config.public_key),
+                    address: peer.config.endpoint,
+                    last_handshake: peer.stats.last_handshake_time,
+                    received_bytes: peer.stats.rx_bytes,
+                    sent_bytes: peer.stats.tx_bytes,
+                })
+                .collect(),
+        }
+    }
+
     /// The only peer; a path's device has one.
     pub fn peer(&self) -> Option<&PeerView> {
         match self.peers.as_slice() {
@@ -112,75 +140,92 @@ impl DeviceView {
     }
 }
 
-/// Finds the interface before any call on it: the kernel backend creates a missing one, the
-/// userspace backend starts a daemon for it.
+/// Which backend an interface has, before any call on it: the kernel backend creates a missing one.
 fn find(interface: &str) -> Result<(InterfaceName, Backend), DeviceError> {
     let name = interface.parse().map_err(|_| DeviceError::Name(interface.to_owned()))?;
     if nix::net::if_::if_nametoindex(interface).is_err() {
         return Err(DeviceError::Missing(interface.to_owned()));
     }
-    let socket = PathBuf::from(SOCKET_DIRECTORY).join(format!("{interface}.sock"));
-    if !socket.exists() {
-        return Ok((name, Backend::Kernel));
-    }
-    match UnixStream::connect(&socket) {
-        Ok(_) => Ok((name, Backend::Userspace)),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            Err(DeviceError::DaemonGone(interface.to_owned()))
+    let userspace = socket(interface).try_exists();
+    let userspace = userspace.map_err(|error| refused(interface, "read", error))?;
+    Ok((name, if userspace { Backend::Userspace } else { Backend::Kernel }))
+}
+
+fn socket(interface: &str) -> PathBuf {
+    PathBuf::from(SOCKET_DIRECTORY).join(format!("{interface}.sock"))
+}
+
+/// What a backend's error means.
+fn refused(interface: &str, verb: &'static str, source: io::Error) -> DeviceError {
+    let userspace = !matches!(socket(interface).try_exists(), Ok(false));
+    match source.kind() {
+        io::ErrorKind::ConnectionRefused if userspace => {
+            DeviceError::DaemonGone(interface.to_owned())
         }
-        Err(source) => {
-            Err(DeviceError::Refused { interface: interface.to_owned(), verb: "read", source })
+        io::ErrorKind::PermissionDenied if userspace => {
+            DeviceError::Shut { interface: interface.to_owned(), socket: socket(interface), source }
         }
+        _ => DeviceError::Refused { interface: interface.to_owned(), verb, source },
     }
 }
 
-/// One bounded call on an interface that exists.
-fn call<T: Send + 'static>(
-    interface: &str,
-    verb: &'static str,
-    act: impl FnOnce(&InterfaceName, Backend) -> std::io::Result<T> + Send + 'static,
-) -> Result<T, DeviceError> {
+/// A read under way: several can be asked at once, and waited for together.
+#[derive(Debug)]
+pub struct Asked {
+    interface: String,
+    answer: Pending<Result<Device, DeviceError>>,
+}
+
+/// Asks the interface what it is; for [`Asked::wait`].
+pub fn ask(interface: &str) -> Asked {
     let owned = interface.to_owned();
-    let answer = bounded(interface, DEVICE_TIMEOUT, move || -> Result<T, DeviceError> {
+    let answer = bounded::start(interface, move || {
         let (name, backend) = find(&owned)?;
-        tracing::trace!(
-            interface = owned,
-            userspace = (backend == Backend::Userspace),
-            verb,
-            "device call"
-        );
-        act(&name, backend).map_err(|source| DeviceError::Refused {
-            interface: owned,
-            verb,
-            source,
-        })
+        tracing::trace!(interface = owned, userspace = (backend == Backend::Userspace), "read");
+        Device::get(&name, backend).map_err(|source| refused(&owned, "read", source))
     });
-    answer.map_err(|source| DeviceError::Hung { interface: interface.to_owned(), source })?
+    Asked { interface: interface.to_owned(), answer }
+}
+
+impl Asked {
+    /// Waits until `limit` after it was asked, and no longer than a device may take.
+    pub fn wait(self, limit: Duration) -> Result<DeviceView, DeviceError> {
+        self.device(limit).map(|device| DeviceView::of(&device))
+    }
+
+    fn device(self, limit: Duration) -> Result<Device, DeviceError> {
+        let Self { interface, answer } = self;
+        let answer = answer.wait(limit.min(DEVICE_TIMEOUT));
+        answer.map_err(|source| DeviceError::Hung { interface, source })?
+    }
 }
 
 pub fn read(interface: &str) -> Result<DeviceView, DeviceError> {
-    let device = call(interface, "read", wireguard_control::Device::get)?;
-    Ok(DeviceView {
-        public_key: device.public_key.as_ref().map(public),
-        fwmark: device.fwmark.filter(|&mark| mark != 0),
-        peers: device
-            .peers
-            .iter()
-            .map(|peer| PeerView {
-                public_key: public(&peer.config.public_key),
-                address: peer.config.endpoint,
-                last_handshake: peer.stats.last_handshake_time,
-                received_bytes: peer.stats.rx_bytes,
-                sent_bytes: peer.stats.tx_bytes,
-            })
-            .collect(),
-    })
+    ask(interface).wait(DEVICE_TIMEOUT)
+}
+
+/// One bounded change of an interface that exists.
+fn change(
+    interface: &str,
+    verb: &'static str,
+    update: impl FnOnce(&InterfaceName, Backend) -> io::Result<()> + Send + 'static,
+) -> Result<(), DeviceError> {
+    let owned = interface.to_owned();
+    let answer = bounded(interface, DEVICE_TIMEOUT, move || {
+        let (name, backend) = find(&owned)?;
+        if backend == Backend::Userspace {
+            // Where nobody listens, the backend would start a daemon.
+            UnixStream::connect(socket(&owned)).map_err(|source| refused(&owned, verb, source))?;
+        }
+        update(&name, backend).map_err(|source| refused(&owned, verb, source))
+    });
+    answer.map_err(|source| DeviceError::Hung { interface: interface.to_owned(), source })?
 }
 
 /// Whether the device is what [`switch`] would make it, field by field: also what no [`DeviceView`]
 /// shows, because it is secret or plays no part in who the peer is.
 pub fn is_set(interface: &str, fwmark: u32, endpoint: &Endpoint) -> Result<bool, DeviceError> {
-    let device = call(interface, "read", wireguard_control::Device::get)?;
+    let device = ask(interface).device(DEVICE_TIMEOUT)?;
     let [peer] = device.peers.as_slice() else {
         return Ok(false);
     };
@@ -222,7 +267,7 @@ pub fn switch(interface: &str, fwmark: u32, endpoint: &Endpoint) -> Result<(), D
         .set_fwmark(fwmark)
         .replace_peers()
         .add_peer(peer);
-    call(interface, "switched", move |name, backend| update.apply(name, backend))
+    change(interface, "switched", move |name, backend| update.apply(name, backend))
 }
 
 /// Sets a peer that roamed back to its configured address; session and counters stay.
@@ -230,7 +275,7 @@ pub fn set_back(interface: &str, endpoint: &Endpoint) -> Result<(), DeviceError>
     let peer = PeerConfigBuilder::new(&Key(*endpoint.public_key.as_bytes()))
         .set_endpoint(endpoint.address);
     let update = DeviceUpdate::new().add_peer(peer);
-    call(interface, "set back", move |name, backend| update.apply(name, backend))
+    change(interface, "set back", move |name, backend| update.apply(name, backend))
 }
 
 fn public(key: &Key) -> PublicKey {

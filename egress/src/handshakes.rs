@@ -69,6 +69,20 @@ mod tests {
     }
 
     #[test]
+    fn no_age_is_negative_nor_jumps_when_the_clock_is_stepped() {
+        let (wall, up) = (SystemTime::now(), Uptime::now());
+        // Seen for the first time by a clock that was set back meanwhile.
+        let handshakes = Handshakes::default();
+        assert_eq!(handshakes.age_by(wall, wall - DAY, up), Duration::ZERO);
+        assert_eq!(handshakes.age_by(wall, wall - DAY, up + seconds(9)), seconds(9));
+        // Back and forth, while it is known.
+        for (nth, stepped) in [wall + DAY, wall - DAY, wall + DAY, wall].into_iter().enumerate() {
+            let later = seconds(10 + nth as u64);
+            assert_eq!(handshakes.age_by(wall, stepped, up + later), later);
+        }
+    }
+
+    #[test]
     fn a_new_handshake_is_no_older_than_the_last_look() {
         let (wall, up) = (SystemTime::now(), Uptime::now());
         let handshakes = Handshakes::default();

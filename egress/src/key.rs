@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,8 +12,20 @@ use zeroize::Zeroizing;
 const LENGTH: usize = 32;
 
 /// A private or preshared key. Wiped when dropped; prints as `[secret]`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretKey(Zeroizing<[u8; LENGTH]>);
+#[derive(Clone)]
+pub struct SecretKey {
+    secret: Zeroizing<[u8; LENGTH]>,
+    /// Worked out when it is first asked for: each look at a device asks.
+    public: OnceLock<PublicKey>,
+}
+
+impl PartialEq for SecretKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.secret == other.secret
+    }
+}
+
+impl Eq for SecretKey {}
 
 /// A peer's public key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,18 +44,20 @@ fn decode(text: &str) -> Result<Zeroizing<[u8; LENGTH]>, InvalidKey> {
 
 impl SecretKey {
     pub fn from_bytes(bytes: [u8; LENGTH]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self { secret: Zeroizing::new(bytes), public: OnceLock::new() }
     }
 
     /// The raw key, for the one call that hands it to the device or the handshake.
     pub fn expose(&self) -> &[u8; LENGTH] {
-        &self.0
+        &self.secret
     }
 
     /// The public half, if this is a private key.
     pub fn public(&self) -> PublicKey {
-        let secret = boringtun::x25519::StaticSecret::from(*self.0);
-        PublicKey(*boringtun::x25519::PublicKey::from(&secret).as_bytes())
+        *self.public.get_or_init(|| {
+            let secret = boringtun::x25519::StaticSecret::from(*self.secret);
+            PublicKey(*boringtun::x25519::PublicKey::from(&secret).as_bytes())
+        })
     }
 }
 
@@ -60,7 +75,7 @@ impl FromStr for SecretKey {
     type Err = InvalidKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
-        decode(text).map(Self)
+        decode(text).map(|secret| Self { secret, public: OnceLock::new() })
     }
 }
 

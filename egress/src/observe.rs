@@ -1,10 +1,12 @@
 //! Gathers a path's evidence from the kernel, the state file and a probe. Changes nothing.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::bounded;
 use crate::config::{Endpoint, PathConfig, Uplinks, Workload};
 use crate::device::{self, DeviceError, DeviceView, Likeness};
-use crate::firewall::{self, Count, Leaked, Listing, Walls};
+use crate::firewall::{self, Count, Leaked, Listing, Reader, Reading, Walls};
 use crate::handshakes::Handshakes;
 use crate::health::{
     Clock, Evidence, Leak, Lock, Peer, Probe, Standing, Uplink, Verdict, classify,
@@ -59,17 +61,79 @@ pub struct Cycle {
 }
 
 pub fn look(path: &PathConfig, store: &Store) -> Sight {
+    look_by(path, store, Walls::read)
+}
+
+fn look_by(
+    path: &PathConfig,
+    store: &Store,
+    walls: impl FnOnce() -> Result<Walls, firewall::NftError>,
+) -> Sight {
     let mut took = Took::default();
     let state = timed(&mut took.state, || store.read(&path.name));
-    let recorded = state.as_ref().ok().and_then(|state| state.intended.as_ref());
-    let recorded = recorded.map(|intended| intended.uplinks.clone()).unwrap_or_default();
+    let recorded = recorded_uplinks(&state);
     Sight {
-        walls: timed(&mut took.nftables, Walls::read),
+        walls: timed(&mut took.nftables, walls),
         device: timed(&mut took.wireguard, || device::read(&path.interface)),
         uplinks: timed(&mut took.uplink, || uplinks(path, &recorded)),
         state,
         took,
     }
+}
+
+/// One look at all paths.
+#[derive(Debug)]
+pub struct Looked {
+    /// In the order of the paths.
+    pub sights: Vec<Sight>,
+    /// What the walls are in all of them; `None` where they could not be read.
+    pub reading: Option<Reading>,
+}
+
+/// The same of all paths, each question asked once for all, and all of it within `limit`: what has
+/// not answered by then is an error, and holds up nothing else.
+pub fn look_at_all(
+    paths: &[PathConfig],
+    store: &Store,
+    reader: &Arc<Reader>,
+    limit: Duration,
+) -> Looked {
+    let started = Instant::now();
+    let reader = Arc::clone(reader);
+    let walls = bounded::start("nftables", move || (reader.walls(started), started.elapsed()));
+    let devices: Vec<device::Asked> =
+        paths.iter().map(|path| device::ask(&path.interface)).collect();
+    let own: Vec<_> = paths.iter().map(|path| own(path, store)).collect();
+    let mut routing = Duration::ZERO;
+    // The tunnels are the same for all.
+    let tunnels = paths.first().map(|path| path.tunnels.as_slice()).unwrap_or_default();
+    let routed = timed(&mut routing, || routed(tunnels));
+    let devices: Vec<_> =
+        devices.into_iter().map(|asked| (asked.wait(limit), started.elapsed())).collect();
+    let late = |late| (Err(firewall::NftError::Hung(late)), started.elapsed());
+    let (walls, nftables) = walls.wait(limit).unwrap_or_else(late);
+    let walls = walls.map_err(Arc::new);
+    let sight = |((path, (state, took)), (device, wireguard)): ((&PathConfig, (_, Took)), _)| {
+        let mut uplink = Duration::ZERO;
+        let recorded = recorded_uplinks(&state);
+        let uplinks = timed(&mut uplink, || uplinks_by(path, &recorded, || routed.clone()));
+        let shared = |error: &Arc<_>| firewall::NftError::Shared(Arc::clone(error));
+        let walls = walls.as_ref().map(|reading| reading.walls.clone()).map_err(shared);
+        let took = Took { nftables, wireguard, uplink: routing + uplink, ..took };
+        Sight { state, walls, device, uplinks, took }
+    };
+    let sights = paths.iter().zip(own).zip(devices).map(sight).collect();
+    Looked { sights, reading: walls.ok() }
+}
+
+fn own(path: &PathConfig, store: &Store) -> (Result<PathState, StateError>, Took) {
+    let mut took = Took::default();
+    (timed(&mut took.state, || store.read(&path.name)), took)
+}
+
+fn recorded_uplinks(state: &Result<PathState, StateError>) -> Vec<Device> {
+    let intended = state.as_ref().ok().and_then(|state| state.intended.as_ref());
+    intended.map(|intended| intended.uplinks.clone()).unwrap_or_default()
 }
 
 fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
@@ -81,15 +145,26 @@ fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
 
 /// The uplinks: as configured, or every device that holds a default route.
 pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Uplinked, String> {
+    uplinks_by(path, recorded, || routed(&path.tunnels))
+}
+
+/// Every device that holds a default route, and is no tunnel of ours.
+fn routed(tunnels: &[String]) -> Result<Vec<Device>, String> {
+    let tunnels: Vec<&str> = tunnels.iter().map(String::as_str).collect();
+    uplink::default_route_devices(&tunnels).map_err(chain)
+}
+
+fn uplinks_by(
+    path: &PathConfig,
+    recorded: &[Device],
+    routed: impl FnOnce() -> Result<Vec<Device>, String>,
+) -> Result<Uplinked, String> {
     let known = |listed: &[String]| -> Vec<Device> {
         listed.iter().filter_map(|name| uplink::device(name)).collect()
     };
     let in_use = match &path.uplinks {
         Uplinks::Named(names) => known(names),
-        Uplinks::Auto => {
-            let tunnels: Vec<&str> = path.tunnels.iter().map(String::as_str).collect();
-            uplink::default_route_devices(&tunnels).map_err(chain)?
-        }
+        Uplinks::Auto => routed()?,
     };
     let still = recorded.iter().filter_map(|device| uplink::device(&device.name));
     let entrances = known(path.workload.interfaces());
@@ -101,10 +176,36 @@ pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Uplinked, Strin
 
 /// A whole cycle: probes first, then looks, so that the verdict rests on the newest counters.
 pub fn check(path: &PathConfig, store: &Store, settling: bool, handshakes: &Handshakes) -> Cycle {
+    check_by(path, store, settling, handshakes, Walls::read)
+}
+
+/// How old the reading of the walls may be that a cycle shares with others': with a hundred paths
+/// the kernel is read ten times a second at most.
+const SHARED: Duration = Duration::from_millis(100);
+
+/// The same, where many paths' cycles read the walls together.
+pub fn check_among(
+    path: &PathConfig,
+    store: &Store,
+    settling: bool,
+    handshakes: &Handshakes,
+    reader: &Reader,
+) -> Cycle {
+    let since = || Instant::now().checked_sub(SHARED).unwrap_or_else(Instant::now);
+    check_by(path, store, settling, handshakes, || Ok(reader.walls(since())?.walls))
+}
+
+fn check_by(
+    path: &PathConfig,
+    store: &Store,
+    settling: bool,
+    handshakes: &Handshakes,
+    walls: impl FnOnce() -> Result<Walls, firewall::NftError>,
+) -> Cycle {
     let before = device::read(&path.interface).ok();
     let received = before.as_ref().and_then(|view| Some(view.peer()?.received_bytes));
     let (probe, probe_took) = probe(path, received);
-    let sight = look(path, store);
+    let sight = look_by(path, store, walls);
     let mut evidence = sight.evidence(path, probe, settling, handshakes);
     // A peer that had roamed when the probe was sent explains its silence, though it has been set
     // back since.
@@ -365,12 +466,6 @@ pub fn carry(state: &mut PathState, leaked: Leaked) -> bool {
 /// A count below the baseline has begun anew, at nothing: what it has reached since is above.
 fn above(packets: u64, baseline: u64) -> u64 {
     if packets < baseline { packets } else { packets - baseline }
-}
-
-/// By the wall clock, for people. `None`: never. Not negative when the clock was set back.
-pub fn handshake_age(view: &DeviceView) -> Option<Duration> {
-    let at = view.peer()?.last_handshake?;
-    Some(SystemTime::now().duration_since(at).unwrap_or_default())
 }
 
 /// An error and its causes in one line.

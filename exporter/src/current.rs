@@ -1,61 +1,108 @@
 //! The config in use: the one that the last `converge` made the host's. An edit on disk is drift
 //! until then, and is neither probed nor judged by.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egress::config::{Config, ConfigError};
+use egress::file::Stamp;
+use egress::firewall::Rules;
+use egress::names::PathName;
 use egress::observe::chain;
 use egress::pins;
 use egress::state::{Store, Timestamp};
+
+/// What each path's rules would be by the file.
+pub type Wanted = BTreeMap<PathName, Rules>;
 
 pub struct Current {
     file: PathBuf,
     /// Where hostnames are pinned.
     store: Store,
     inner: Mutex<Inner>,
+    on_disk: Mutex<Option<OnDisk>>,
 }
 
 struct Inner {
     config: Arc<Config>,
     /// The converge after which it was read.
     converged: Option<Timestamp>,
+    /// The state directory when that was looked up: each change of a state is a rename in it.
+    directory: Option<Stamp>,
+}
+
+/// What the file said, and the files that said so.
+struct OnDisk {
+    stamps: Vec<(PathBuf, Stamp)>,
+    wanted: Arc<Wanted>,
 }
 
 impl Current {
     pub fn load(file: PathBuf, store: &Store) -> Result<Self, ConfigError> {
+        let directory = Stamp::of(store.directory());
         let config = Arc::new(pins::config(&file, store)?);
         let converged = converged(&config, store);
-        Ok(Self { file, store: store.clone(), inner: Mutex::new(Inner { config, converged }) })
+        let inner = Mutex::new(Inner { config, converged, directory });
+        Ok(Self { file, store: store.clone(), inner, on_disk: Mutex::default() })
     }
 
     pub fn get(&self) -> Arc<Config> {
-        Arc::clone(&self.lock().config)
+        Arc::clone(&lock(&self.inner).config)
     }
 
-    pub fn on_disk(&self) -> Result<Config, ConfigError> {
-        pins::config(&self.file, &self.store)
+    /// What the file asks for now. It is read again only where one of its files has changed.
+    pub fn on_disk(&self) -> Result<Arc<Wanted>, ConfigError> {
+        let mut on_disk = lock(&self.on_disk);
+        if let Some(known) = on_disk.as_ref().filter(|known| known.stands()) {
+            return Ok(Arc::clone(&known.wanted));
+        }
+        *on_disk = None;
+        let before = Stamp::of(&self.file);
+        let config = pins::config(&self.file, &self.store)?;
+        let wanted = config.paths.iter().map(|path| (path.name.clone(), Rules::of(path)));
+        let wanted: Arc<Wanted> = Arc::new(wanted.collect());
+        // Each pin is a rename in the state directory.
+        let files = config.files.into_iter().chain([self.store.directory().to_owned()]);
+        let stamps = files.map(|file| Some((file.clone(), Stamp::of(&file)?)));
+        // A file that changed while it was read, or just now, is read again the next time.
+        let stamps: Option<Vec<_>> = stamps.collect();
+        let same =
+            |stamps: &Vec<(PathBuf, Stamp)>| stamps.first().map(|(_, at)| at) == before.as_ref();
+        *on_disk = stamps.filter(same).map(|stamps| OnDisk { stamps, wanted: Arc::clone(&wanted) });
+        Ok(wanted)
     }
 
     /// Reads the config anew after a converge; one that cannot be read leaves the old one in use.
-    pub fn follow(&self, store: &Store) {
-        let mut inner = self.lock();
-        let converged = converged(&inner.config, store);
+    pub fn follow(&self) {
+        let mut inner = lock(&self.inner);
+        let directory = Stamp::of(self.store.directory());
+        if directory.is_some() && directory == inner.directory {
+            return;
+        }
+        inner.directory = directory;
+        let converged = converged(&inner.config, &self.store);
         if converged == inner.converged {
             return;
         }
         match self.on_disk() {
             Ok(config) => {
-                *inner = Inner { config: Arc::new(config), converged };
+                (inner.config, inner.converged) = (Arc::new(config), converged);
                 tracing::info!("config read anew after a converge");
             }
             Err(error) => tracing::warn!(error = chain(error), "config cannot be read anew"),
         }
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+impl OnDisk {
+    fn stands(&self) -> bool {
+        self.stamps.iter().all(|(file, stamp)| Stamp::of(file).as_ref() == Some(stamp))
     }
+}
+
+fn lock<T>(inner: &Mutex<T>) -> MutexGuard<'_, T> {
+    inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn converged(config: &Config, store: &Store) -> Option<Timestamp> {

@@ -2,12 +2,13 @@
 //! Standbys are looked at on a timer of their own, so that a dead one cannot hold up a cycle.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use egress::clock::Uptime;
-use egress::config::{Config, PathConfig};
+use egress::config::PathConfig;
+use egress::firewall::Reader;
 use egress::handshakes::Handshakes;
 use egress::health::{Probe, Verdict};
 use egress::names::{EndpointName, PathName};
@@ -21,8 +22,8 @@ use crate::histograms::Histograms;
 use crate::outage::{Asked, Event, Outages, Seen, Traffic};
 use crate::standby::{Round, Standbys};
 
-/// How often it is asked which standbys are due.
-const STANDBY_TICK: Duration = Duration::from_secs(1);
+/// How often it is asked which standbys are due, and whether the config is another one.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What the cycles of one path have shown so far.
 #[derive(Debug, Clone, Default)]
@@ -47,42 +48,58 @@ impl Shown {
     }
 }
 
+/// What is known of one path; shared by its threads and by scrapes.
+#[derive(Debug, Default)]
+struct Known {
+    shown: Mutex<Shown>,
+    handshakes: Handshakes,
+}
+
 /// All paths' results, by name.
 #[derive(Debug, Clone)]
 pub struct Cycles {
-    shown: BTreeMap<PathName, Arc<Mutex<Shown>>>,
+    known: Arc<Mutex<BTreeMap<PathName, Arc<Known>>>>,
     histograms: Arc<Histograms>,
 }
 
-/// One path's timer, and what it keeps between two cycles.
+/// One path's timer.
 struct Worker {
     name: PathName,
     current: Arc<Current>,
     store: Store,
-    shown: Arc<Mutex<Shown>>,
-    handshakes: Handshakes,
-    histograms: Arc<Histograms>,
+    reader: Arc<Reader>,
+    known: Arc<Known>,
+    cycles: Cycles,
 }
 
 impl Cycles {
-    /// Two threads per path, which end with the process.
-    pub fn start(current: &Arc<Current>, store: &Store, supervisor: &Supervisor) -> Self {
-        let cycles = Self::empty(&current.get());
-        for worker in cycles.workers(current, store) {
-            let beat = supervisor.expect_loop();
-            thread::spawn(move || worker.cycles(&beat));
-        }
-        for worker in cycles.workers(current, store) {
-            let beat = supervisor.expect_loop();
-            thread::spawn(move || worker.standbys(&beat));
-        }
+    /// Two threads per path and one that sees to it that there are, which end with the process.
+    pub fn start(
+        current: &Arc<Current>,
+        store: &Store,
+        reader: &Arc<Reader>,
+        supervisor: &Supervisor,
+    ) -> Self {
+        let cycles = Self::empty();
+        let (own, current) = (cycles.clone(), Arc::clone(current));
+        let (store, reader) = (store.clone(), Arc::clone(reader));
+        let supervisor = supervisor.clone();
+        cycles.staff(&current, &store, &reader, &supervisor);
+        let beat = supervisor.expect_loop();
+        thread::spawn(move || {
+            loop {
+                beat.rest(TICK);
+                current.follow();
+                own.staff(&current, &store, &reader, &supervisor);
+            }
+        });
         cycles
     }
 
     /// One cycle of every path, for `--once`. There is no run to protect, so nothing settles.
-    pub fn once(current: &Arc<Current>, store: &Store) -> Self {
-        let cycles = Self::empty(&current.get());
-        for worker in cycles.workers(current, store) {
+    pub fn once(current: &Arc<Current>, store: &Store, reader: &Arc<Reader>) -> Self {
+        let cycles = Self::empty();
+        for worker in cycles.fresh(current, store, reader) {
             if let Some(path) = worker.path() {
                 let mut run = Run::new(path.health.interval, Duration::ZERO, Uptime::now());
                 worker.cycle(&path, &mut run);
@@ -93,7 +110,13 @@ impl Cycles {
     }
 
     pub fn of(&self, path: &PathConfig) -> Shown {
-        self.shown.get(&path.name).map(|shown| locked(shown).clone()).unwrap_or_default()
+        self.known(&path.name).map(|known| locked(&known.shown).clone()).unwrap_or_default()
+    }
+
+    /// The age of the handshake that is the latest one now; a step of the wall clock changes none.
+    pub fn handshake_age(&self, path: &PathConfig, at: SystemTime) -> Duration {
+        let by_wall = || SystemTime::now().duration_since(at).unwrap_or_default();
+        self.known(&path.name).map_or_else(by_wall, |known| known.handshakes.age(at))
     }
 
     pub fn histograms(&self) -> &Histograms {
@@ -102,37 +125,68 @@ impl Cycles {
 
     /// Whether every path has had a cycle.
     pub fn ready(&self) -> bool {
-        self.shown.values().all(|shown| locked(shown).last.is_some())
+        locked(&self.known).values().all(|known| locked(&known.shown).last.is_some())
     }
 
-    fn empty(config: &Config) -> Self {
-        let shown = config.paths.iter().map(|path| (path.name.clone(), Arc::default())).collect();
-        let histograms = Arc::new(Histograms::new());
-        config.paths.iter().for_each(|path| histograms.prepare(path));
-        Self { shown, histograms }
+    fn empty() -> Self {
+        Self { known: Arc::default(), histograms: Arc::new(Histograms::new()) }
     }
 
-    fn workers(&self, current: &Arc<Current>, store: &Store) -> Vec<Worker> {
-        let worker = |(name, shown): (&PathName, &Arc<Mutex<Shown>>)| Worker {
-            name: name.clone(),
-            current: Arc::clone(current),
-            store: store.clone(),
-            shown: Arc::clone(shown),
-            handshakes: Handshakes::default(),
-            histograms: Arc::clone(&self.histograms),
-        };
-        self.shown.iter().map(worker).collect()
+    fn known(&self, path: &PathName) -> Option<Arc<Known>> {
+        locked(&self.known).get(path).cloned()
+    }
+
+    /// Two threads for each path that has none.
+    fn staff(
+        &self,
+        current: &Arc<Current>,
+        store: &Store,
+        reader: &Arc<Reader>,
+        supervisor: &Supervisor,
+    ) {
+        for worker in self.fresh(current, store, reader) {
+            let worker = Arc::new(worker);
+            let other = Arc::clone(&worker);
+            let beats = (supervisor.expect_loop(), supervisor.expect_loop());
+            thread::spawn(move || worker.cycles(&beats.0));
+            thread::spawn(move || other.standbys(&beats.1));
+        }
+    }
+
+    /// A worker for each path that is new in the config; what has left it is forgotten.
+    fn fresh(&self, current: &Arc<Current>, store: &Store, reader: &Arc<Reader>) -> Vec<Worker> {
+        let config = current.get();
+        let mut all = locked(&self.known);
+        all.retain(|name, _| config.path(name.as_str()).is_some());
+        let new = config.paths.iter().filter(|path| !all.contains_key(&path.name));
+        let new: Vec<&PathConfig> = new.collect();
+        new.into_iter()
+            .map(|path| {
+                self.histograms.prepare(path);
+                let known: Arc<Known> = Arc::default();
+                all.insert(path.name.clone(), Arc::clone(&known));
+                Worker {
+                    name: path.name.clone(),
+                    current: Arc::clone(current),
+                    store: store.clone(),
+                    reader: Arc::clone(reader),
+                    known,
+                    cycles: self.clone(),
+                }
+            })
+            .collect()
     }
 }
 
-fn locked(shown: &Mutex<Shown>) -> std::sync::MutexGuard<'_, Shown> {
+fn locked<T>(shown: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is in it is replaced whole, so a panic elsewhere cannot have left it half made.
     shown.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Worker {
-    /// The path as configured now; a path that was renamed needs a restart.
+    /// The path as configured now; `None`: it left the config, and its name may be another's.
     fn path(&self) -> Option<PathConfig> {
+        self.cycles.known(&self.name).filter(|known| Arc::ptr_eq(known, &self.known))?;
         self.current.get().path(self.name.as_str()).cloned()
     }
 
@@ -143,14 +197,13 @@ impl Worker {
             let started = Uptime::now();
             self.cycle(&path, &mut run);
             beat.rest(path.health.interval.saturating_sub(started.elapsed()));
-            self.current.follow(&self.store);
             match self.path() {
                 Some(same) => {
                     self.follow(&path, &same);
                     run.follow(same.health.interval, same.health.settle);
                     path = same;
                 }
-                None => return tracing::warn!(path = %self.name, "no longer configured: restart"),
+                None => return self.forget(&path),
             }
         }
     }
@@ -160,12 +213,13 @@ impl Worker {
         let changed = state.as_ref().map(|state| state.changed.age());
         let started = Uptime::now();
         let settling = run.settling(started, changed);
-        let cycle = observe::check(path, &self.store, settling, &self.handshakes);
+        let (handshakes, reader) = (&self.known.handshakes, &self.reader);
+        let cycle = observe::check_among(path, &self.store, settling, handshakes, reader);
         let active = state.map(|state| state.active);
         run.note(Uptime::now(), active.as_ref(), &cycle.verdict);
         self.log(&cycle.verdict);
         let count = |name: &EndpointName| (name.clone(), run.count(name));
-        let mut shown = locked(&self.shown);
+        let mut shown = locked(&self.known.shown);
         if let Some(active) = &active {
             let traffic = cycle.sent_bytes.zip(cycle.received_bytes);
             let seen = Seen {
@@ -188,14 +242,14 @@ impl Worker {
         let mut standbys = Standbys::default();
         while let Some(path) = self.path() {
             self.look(&path, &mut standbys);
-            beat.rest(STANDBY_TICK);
+            beat.rest(TICK);
         }
     }
 
     /// Asks the endpoints that are due, by the verdict of the latest cycle.
     fn look(&self, path: &PathConfig, standbys: &mut Standbys) {
         let (verdict, active, watched, onset) = {
-            let shown = locked(&self.shown);
+            let shown = locked(&self.known.shown);
             let Some((_, cycle)) = &shown.last else { return };
             let now = Uptime::now();
             let all = path.endpoints.iter().map(|endpoint| endpoint.name.clone());
@@ -210,7 +264,7 @@ impl Worker {
         }
         let round = Round { path, active: active.as_ref(), verdict: &verdict, watched, onset };
         let asked = standbys.look(&round);
-        let mut shown = locked(&self.shown);
+        let mut shown = locked(&self.known.shown);
         // Switched while it was asked: whose answer is of which kind cannot be said.
         if shown.active == active {
             for (endpoint, answers) in &asked {
@@ -224,20 +278,28 @@ impl Worker {
     /// An endpoint that left the config leaves no series behind; a new one has its own from now on.
     fn follow(&self, before: &PathConfig, path: &PathConfig) {
         let gone = before.endpoints.iter().filter(|one| path.endpoint(&one.name).is_none());
-        gone.for_each(|endpoint| self.histograms.forget(path, &endpoint.name));
-        self.histograms.prepare(path);
-        locked(&self.shown).outages.retain(|name| path.endpoint(name).is_some());
+        gone.for_each(|endpoint| self.cycles.histograms.forget(path, &endpoint.name));
+        self.cycles.histograms.prepare(path);
+        locked(&self.known.shown).outages.retain(|name| path.endpoint(name).is_some());
+    }
+
+    /// A path that left the config leaves no series behind.
+    fn forget(&self, path: &PathConfig) {
+        tracing::info!(path = %self.name, "no longer configured");
+        if self.current.get().path(self.name.as_str()).is_none() {
+            path.endpoints.iter().for_each(|one| self.cycles.histograms.forget(path, &one.name));
+        }
     }
 
     fn note(&self, event: Option<Event>) {
         let Some(event) = event else { return };
         tracing::info!(path = %self.name, ?event, "outage");
-        self.histograms.note(&self.name, &event);
+        self.cycles.histograms.note(&self.name, &event);
     }
 
     /// One line when the verdict changes, so that the log tells the story and no more.
     fn log(&self, verdict: &Verdict) {
-        let before = locked(&self.shown).last.as_ref().map(|(_, cycle)| cycle.verdict.word());
+        let before = locked(&self.known.shown).last.as_ref().map(|(_, cycle)| cycle.verdict.word());
         if before != Some(verdict.word()) {
             tracing::info!(path = %self.name, %verdict, before, "verdict changed");
         }

@@ -10,17 +10,21 @@ mod outage;
 mod page;
 mod scrape;
 mod standby;
+mod totals;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
+use egress::firewall::Reader;
 use egress::observe::chain;
 use egress::state::Store;
 use web::{Gate, LogFlags, Refusal, Site, Supervisor, WebFlags};
 
+use crate::collect::Collect;
 use crate::current::Current;
 use crate::cycles::Cycles;
 use crate::exemption::Exemption;
@@ -45,6 +49,10 @@ struct Flags {
     #[arg(long)]
     once: bool,
 
+    /// With --once: put the metrics into this file instead, whole, for a textfile collector.
+    #[arg(long = "once.file", value_name = "FILE.prom", requires = "once")]
+    once_file: Option<PathBuf>,
+
     #[command(flatten)]
     web: WebFlags,
 
@@ -53,6 +61,9 @@ struct Flags {
 }
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9061);
+
+/// How long a collector may take where nobody waits for the page.
+const ONCE: Duration = Duration::from_secs(5);
 
 /// As in sysexits(3).
 const EX_USAGE: u8 = 64;
@@ -77,17 +88,41 @@ fn main() -> ExitCode {
             return EX_CONFIG.into();
         }
     };
+    let reader = Arc::default();
     if flags.once {
-        let exemption = Exemption::once(&current);
-        let cycles = Cycles::once(&current, &store);
-        print!("{}", collect::page(&current, &store, &cycles, &exemption));
-        return ExitCode::SUCCESS;
+        let (exemption, cycles) =
+            (Exemption::once(&current), Cycles::once(&current, &store, &reader));
+        let collect = Collect::new((&current, &store, &reader), cycles, exemption);
+        return once(&collect.page(ONCE), flags.once_file.as_deref());
     }
-    run(&flags, &current, &store)
+    run(&flags, &current, &store, &reader)
+}
+
+/// Says the page, or puts it where it was asked to.
+fn once(page: &str, file: Option<&Path>) -> ExitCode {
+    let Some(file) = file else {
+        print!("{page}");
+        return ExitCode::SUCCESS;
+    };
+    match egress::file::replace(file, page.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let file = file.display();
+            eprintln!(
+                "exporter: --once.file {file}: {error}: see that its directory can be written"
+            );
+            REFUSED.into()
+        }
+    }
 }
 
 #[tokio::main]
-async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> ExitCode {
+async fn run(
+    flags: &Flags,
+    current: &Arc<Current>,
+    store: &Store,
+    reader: &Arc<Reader>,
+) -> ExitCode {
     // It says nothing that hurts, as other exporters: who wants it kept says so in the file.
     let live = web::Live::load(flags.web.config_file.clone(), Box::new(|_| Ok(())));
     let gate = match live.and_then(|live| Gate::new(live, None)) {
@@ -105,17 +140,18 @@ async fn run(flags: &Flags, current: &Arc<Current>, store: &Store) -> ExitCode {
         }
     };
     let supervisor = Supervisor::of_environment();
-    let cycles = Cycles::start(current, store, &supervisor);
+    let cycles = Cycles::start(current, store, reader, &supervisor);
     for listener in &listeners {
         let address = listener.local_addr().map(|address| address.to_string());
         let address = address.unwrap_or_default();
         tracing::info!(address, paths = current.get().paths.len(), "listening");
     }
     let scrapes = Arc::new(scrape::Scrapes {
-        current: Arc::clone(current),
-        store: store.clone(),
-        cycles,
-        exemption: Exemption::start(current),
+        collect: Arc::new(Collect::new(
+            (current, store, reader),
+            cycles,
+            Exemption::start(current),
+        )),
         telemetry_path: flags.web.telemetry_path.clone(),
     });
     let handler = move |request| {

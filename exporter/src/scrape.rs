@@ -3,26 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress::state::Store;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, StatusCode};
 use web::{Answer, Request, answer};
 
-use crate::collect;
-use crate::current::Current;
-use crate::cycles::Cycles;
-use crate::exemption::Exemption;
+use crate::collect::Collect;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub struct Scrapes {
-    pub current: Arc<Current>,
-    pub store: Store,
-    pub cycles: Cycles,
-    pub exemption: Exemption,
+    pub collect: Arc<Collect>,
     pub telemetry_path: String,
 }
+
+/// Collectors get half of the time that Prometheus waits; the rest is for the page, on a busy machine.
+const COLLECTORS: u32 = 2;
 
 impl Scrapes {
     pub async fn answer(&self, request: &Request) -> Answer {
@@ -34,7 +30,7 @@ impl Scrapes {
         match request.uri().path() {
             path if path == self.telemetry_path => self.metrics(web::scrape_timeout(request)).await,
             "/-/healthy" => answer(StatusCode::OK, TEXT, "healthy\n"),
-            "/-/ready" if self.cycles.ready() => answer(StatusCode::OK, TEXT, "ready\n"),
+            "/-/ready" if self.collect.cycles.ready() => answer(StatusCode::OK, TEXT, "ready\n"),
             "/-/ready" => {
                 answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "no health cycle has ended yet\n")
             }
@@ -44,11 +40,8 @@ impl Scrapes {
     }
 
     async fn metrics(&self, limit: Duration) -> Answer {
-        let (current, store) = (Arc::clone(&self.current), self.store.clone());
-        let (cycles, exemption) = (self.cycles.clone(), self.exemption.clone());
-        let page = tokio::task::spawn_blocking(move || {
-            collect::page(&current, &store, &cycles, &exemption)
-        });
+        let collect = Arc::clone(&self.collect);
+        let page = tokio::task::spawn_blocking(move || collect.page(limit / COLLECTORS));
         match tokio::time::timeout(limit, page).await {
             Ok(Ok(page)) => answer(StatusCode::OK, METRICS, page),
             _ => {

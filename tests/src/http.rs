@@ -20,6 +20,11 @@ impl World {
         self.http(&["get", url], "")
     }
 
+    /// The same with a header, `Name: value`.
+    pub fn http_get_with(&self, url: &str, header: &str) -> Result<Response, String> {
+        self.http(&["get", url, "--header", header], "")
+    }
+
     /// `POST` of a JSON body, with a bearer token where one is given.
     pub fn http_post(
         &self,

@@ -53,6 +53,8 @@ enum Command {
     Relay(commands::relay::Arguments),
     /// Send datagrams without end.
     Load(commands::load::Arguments),
+    /// Listen, and become a program that is handed the socket.
+    Handover(commands::handover::Arguments),
     /// Be a UniFi controller, as far as its IPS setting goes.
     Controller(commands::controller::Arguments),
 }
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::Resolver(arguments) => commands::resolver::run(&arguments),
         Command::Relay(arguments) => commands::relay::run(&arguments),
         Command::Load(arguments) => commands::load::run(&arguments),
+        Command::Handover(arguments) => commands::handover::run(&arguments),
         Command::Controller(arguments) => commands::controller::run(&arguments),
     };
     match done {

@@ -95,8 +95,22 @@ impl World {
 
     #[track_caller]
     pub fn start_exporter(&self) -> Process {
-        let line = self.program_line("exporter", &["--log.level=debug"]);
-        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        self.start_exporter_by(&[])
+    }
+
+    /// The same, started by another program with these words before it.
+    #[track_caller]
+    pub fn start_exporter_by(&self, before: &[&str]) -> Process {
+        let mut line = self.program_line("exporter", &["--log.level=debug"]);
+        if !before.is_empty() {
+            // Whoever starts it may run it from here.
+            let program = World::program("exporter").display().to_string();
+            line.iter_mut()
+                .filter(|word| **word == program)
+                .for_each(|word| *word = self.program_for_all("exporter"));
+        }
+        let line = before.iter().copied().chain(line.iter().map(String::as_str));
+        let line: Vec<&str> = line.collect();
         let process = self.spawn(Ns::Egress, "exporter", &line);
         self.wait_for(&process, &format!("{EXPORTER}/-/healthy"));
         process

@@ -71,7 +71,7 @@ impl World {
     /// Sends packets of a kind by `device`, which for a container is its own.
     #[track_caller]
     pub fn send_as(&self, sender: Sender, kind: Leak, count: u32, more: &[&str]) -> Attempts {
-        let lab = self.lab_for_all();
+        let lab = self.program_for_all("lab");
         let (kind, count) = (kind.name(), count.to_string());
         let mut line: Vec<&str> = vec![&lab, "leak", "--kind", &kind, "--count", &count];
         line.extend(more);
@@ -93,11 +93,11 @@ impl World {
     }
 
     /// Where every user may run it.
-    fn lab_for_all(&self) -> String {
-        let copy = self.scratch().join("lab");
+    pub(crate) fn program_for_all(&self, name: &str) -> String {
+        let copy = self.scratch().join(name);
         if !Path::new(&copy).exists() {
-            fs::copy(Self::program("lab"), &copy)
-                .unwrap_or_else(|error| panic!("copying lab: {error}"));
+            fs::copy(Self::program(name), &copy)
+                .unwrap_or_else(|error| panic!("copying {name}: {error}"));
         }
         copy.display().to_string()
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::addresses::{
     Endpoint, FWMARK, Ns, TABLE, TUNNEL, TUNNEL_CLIENT, TUNNEL_CLIENT_V6, TUNNEL_SERVER,
     TUNNEL_SERVER_V6, UPLINK, WIREGUARD_PORT,
@@ -206,6 +208,12 @@ impl World {
         };
         kill(daemon);
         true
+    }
+
+    /// Sends a signal to that process; false where there is none.
+    pub fn signal_wireguard(&mut self, signal: Signal) -> bool {
+        let daemon = self.tunnel.as_mut().and_then(|device| device.daemon.as_mut());
+        daemon.map(|daemon| daemon.kill(signal)).is_some()
     }
 
     /// Moves the client's device to `endpoint` by hand, for tests of the lab itself and to reset.

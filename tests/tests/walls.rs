@@ -162,15 +162,33 @@ fn a_metrics_page_is_what_promtool_expects() {
                 + &String::from_utf8_lossy(&checked.stdout);
             assert!(checked.status.success() && said.trim().is_empty(), "{base}: {said}\n{page}");
         }
-        // Textfile mode prints the same metrics.
+        // Textfile mode prints the same metrics, or puts them in place whole.
         let line = [
             World::program("exporter").display().to_string(),
             "--once".into(),
             format!("--config.file={}", world.scratch().join("egress.yml").display()),
             format!("--state.directory={}", world.scratch().join("state").display()),
         ];
-        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        let mut line: Vec<&str> = line.iter().map(String::as_str).collect();
         let once = world.exec_ok(Ns::Egress, &line);
         assert!(once.contains("vpn_egress_endpoint_active{"), "{once}");
+        let file = world.scratch().join("vpn_egress.prom");
+        let flag = format!("--once.file={}", file.display());
+        line.push(&flag);
+        assert_eq!(world.exec_ok(Ns::Egress, &line), "", "nothing beside the file");
+        let page = std::fs::read_to_string(&file).expect("the file");
+        let series = |page: &str| -> Vec<String> {
+            let names = page.lines().filter_map(|line| line.rsplit_once(' ').map(|one| one.0));
+            names.map(str::to_owned).collect()
+        };
+        assert_eq!(series(&page), series(&once));
+        let checked = world.run_within(Ns::Egress, &["promtool", "check", "metrics"], &page, SOON);
+        assert!(checked.status.success() && checked.stdout.is_empty(), "{checked:?}");
+        let nowhere = world.scratch().join("nowhere/vpn_egress.prom");
+        let flag = format!("--once.file={}", nowhere.display());
+        let last = line.len() - 1;
+        line[last] = &flag;
+        let said = world.run(Ns::Egress, &line);
+        assert_eq!(said.status.code(), Some(3), "{said:?}");
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! Must never mend anything by itself: two readings of a lock are no lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::cursor::{Cursor, Fields};
@@ -32,42 +32,51 @@ pub(super) fn paths(at: &[Cursor<'_>], paths: &[PathConfig]) -> Result<(), Confi
     Ok(())
 }
 
+/// Each against all before it: by name, by identity, and by the tunnel addresses of the first one
+/// that names any.
 pub(super) fn endpoints(found: &[Found<'_>]) -> Result<(), ConfigError> {
-    for (nth, second) in found.iter().enumerate() {
-        for first in &found[..nth] {
-            pair(first, second)?;
+    let (mut names, mut identities) = (BTreeMap::new(), BTreeMap::new());
+    let mut addressed: Option<(&Found<'_>, BTreeSet<String>)> = None;
+    for second in found {
+        let other = &second.endpoint;
+        if let Some(first) = names.insert(&other.name, second) {
+            let (name, line) = (other.name.to_string(), first.name_at.line());
+            let problem = Problem::NameTwice { name, first: line };
+            return Err(second.name_at.error_after(&first.name_at, problem));
+        }
+        if let Some(first) = identities.insert(identity(other), second) {
+            let (first_name, second_name) =
+                (first.endpoint.name.to_string(), other.name.to_string());
+            let problem = Problem::SameIdentity { first: first_name, second: second_name };
+            return Err(second.at.error_after(&first.at, problem));
+        }
+        let there = addresses(other);
+        match &addressed {
+            _ if there.is_empty() => {}
+            None => addressed = Some((second, there)),
+            Some((_, here)) if *here == there => {}
+            Some((first, here)) => return Err(differ((first, here.clone()), (second, there))),
         }
     }
     Ok(())
 }
 
-fn pair(first: &Found<'_>, second: &Found<'_>) -> Result<(), ConfigError> {
-    let (one, other) = (&first.endpoint, &second.endpoint);
-    if one.name == other.name {
-        let (name, line) = (one.name.to_string(), first.name_at.line());
-        let problem = Problem::NameTwice { name, first: line };
-        return Err(second.name_at.error_after(&first.name_at, problem));
-    }
-    if identity(one) == identity(other) {
-        let (first_name, second_name) = (one.name.to_string(), other.name.to_string());
-        let problem = Problem::SameIdentity { first: first_name, second: second_name };
-        return Err(second.at.error_after(&first.at, problem));
-    }
-    let (here, there) = (addresses(one), addresses(other));
-    if here.is_empty() || there.is_empty() || here == there {
-        return Ok(());
-    }
-    let sides = [(first, here), (second, there)].map(|(found, addresses)| TunnelAddresses {
+fn differ(
+    first: (&Found<'_>, BTreeSet<String>),
+    second: (&Found<'_>, BTreeSet<String>),
+) -> ConfigError {
+    let (at, first_at) = (&second.0.at, &first.0.at);
+    let side = |(found, addresses): (&Found<'_>, BTreeSet<String>)| TunnelAddresses {
         endpoint: found.endpoint.name.to_string(),
         addresses: addresses.into_iter().collect(),
         file: found.file.clone(),
-    });
-    let problem = Problem::TunnelAddresses(Box::new(sides));
-    Err(second.at.error_after(&first.at, problem))
+    };
+    let problem = Problem::TunnelAddresses(Box::new([side(first), side(second)]));
+    at.error_after(first_at, problem)
 }
 
-fn identity(endpoint: &Endpoint) -> (&[u8; 32], crate::key::PublicKey, std::net::SocketAddr) {
-    (endpoint.private_key.expose(), endpoint.public_key, endpoint.address)
+fn identity(endpoint: &Endpoint) -> (&[u8; 32], &[u8; 32], std::net::SocketAddr) {
+    (endpoint.private_key.expose(), endpoint.public_key.as_bytes(), endpoint.address)
 }
 
 fn addresses(endpoint: &Endpoint) -> BTreeSet<String> {

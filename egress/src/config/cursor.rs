@@ -2,7 +2,7 @@
 //!
 //! Must never hand out a text that looks like a key, except where a public key is expected (S10).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Place, Problem};
 use super::nearest::nearest;
@@ -39,6 +39,11 @@ impl<'a> Cursor<'a> {
 
     pub fn file(&self) -> &'a Path {
         &self.source.file
+    }
+
+    /// Notes that a file belongs to what is read here.
+    pub fn note(&self, file: &Path) {
+        self.source.named.borrow_mut().push(file.to_owned());
     }
 
     fn down(&self, node: &'a Node, step: Step) -> Self {

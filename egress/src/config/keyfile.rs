@@ -38,6 +38,7 @@ pub(super) fn key(named: &Cursor<'_>) -> Result<SecretKey, ConfigError> {
 
 /// The file's text. What is wrong with the file is told at the line that names it.
 pub(super) fn read(named: &Cursor<'_>, file: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    named.note(&credential::readable(file));
     read_for(&named.blame(), file)
 }
 

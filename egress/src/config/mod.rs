@@ -24,7 +24,7 @@ mod workload;
 mod yaml;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
@@ -49,6 +49,8 @@ pub struct Config {
     pub paths: Vec<PathConfig>,
     pub ids: ids::Ids,
     pub watchdog: Option<Watchdog>,
+    /// All that was read for it: while none of these changes, it says the same.
+    pub files: Vec<PathBuf>,
 }
 
 /// One locked egress: one tunnel interface, its uplinks, its endpoints, its workload.
@@ -205,7 +207,7 @@ impl Config {
             let nth = u16::try_from(nth).unwrap_or(u16::MAX).to_be_bytes();
             Ok(IpAddr::from([198, 18, nth[0], nth[1]]))
         };
-        let source = yaml::Source { file: file.to_owned(), text };
+        let source = yaml::Source::of(file, text);
         read::config(&source, read::Ask::Nothing, &lookup)
     }
 

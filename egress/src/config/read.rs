@@ -97,7 +97,8 @@ pub(super) fn config(
     }
     let ids = root.read("ids", ids::Ids::default(), ids::ids)?;
     let watchdog = root.read("watchdog", None, watchdog::watchdog)?;
-    Ok(Config { host, paths, ids, watchdog })
+    let files = std::iter::once(source.file.clone()).chain(source.named.take()).collect();
+    Ok(Config { host, paths, ids, watchdog, files })
 }
 
 /// As the kernel has it, and so as `uname -n` says it.

@@ -5,6 +5,8 @@
 //! parser's or absent, never a guess. The parser's messages about *values* quote them, and are
 //! never passed on (S10).
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -24,9 +26,15 @@ const MOST: u64 = 256 * 1024;
 pub(super) struct Source {
     pub file: PathBuf,
     pub text: String,
+    /// The files that it names and that were read with it.
+    pub named: RefCell<Vec<PathBuf>>,
 }
 
 impl Source {
+    pub fn of(file: impl Into<PathBuf>, text: String) -> Self {
+        Self { file: file.into(), text, named: RefCell::default() }
+    }
+
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
         let place = || Place::file(file);
         let refused = |cause: io::Error| {
@@ -47,7 +55,7 @@ impl Source {
             let line = 1 + good.split(|byte| *byte == b'\n').skip(1).count();
             Place::line(file, Some(line)).with(Problem::NotUtf8)
         })?;
-        Ok(Self { file: file.to_owned(), text })
+        Ok(Self::of(file, text))
     }
 
     pub fn tree(&self) -> Result<Node, ConfigError> {

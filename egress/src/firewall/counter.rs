@@ -1,16 +1,20 @@
-//! One named counter, asked of the kernel by netlink: the look before a switch must not wait for a
-//! process to start. What is not understood is an error, and `nft` is asked instead.
+//! Named counters, asked of the kernel by netlink: neither the look before a switch nor a scrape
+//! shall wait for a process to start. What is not understood is an error, and `nft` is asked instead.
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::io;
 
 use netlink_packet_utils::nla::DefaultNla;
+use nftables::types::NfFamily;
 
 use super::listing::Count;
-use super::netlink::{ask, attribute, body, strange};
+use super::netlink::{ask, attribute, body, dump, strange};
 
 /// `linux/netfilter/nf_tables.h`.
 const NFT_MSG_NEWOBJ: u16 = 18;
 const NFT_MSG_GETOBJ: u16 = 19;
+const NFPROTO_INET: u8 = 1;
 const NFPROTO_NETDEV: u8 = 5;
 const NFTA_OBJ_TABLE: u16 = 1;
 const NFTA_OBJ_NAME: u16 = 2;
@@ -22,13 +26,35 @@ const NFTA_COUNTER_PACKETS: u16 = 2;
 
 /// `None`: there is no such counter, or no such table.
 pub fn read(table: &str, name: &str) -> io::Result<Option<Count>> {
-    let text = |text: &str| [text.as_bytes(), b"\0"].concat();
-    let attributes = [
-        DefaultNla::new(NFTA_OBJ_TABLE, text(table)),
-        DefaultNla::new(NFTA_OBJ_NAME, text(name)),
-        DefaultNla::new(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER.to_be_bytes().to_vec()),
-    ];
+    let attributes = [text(NFTA_OBJ_TABLE, table), text(NFTA_OBJ_NAME, name), counters()];
     parse(&ask(NFT_MSG_GETOBJ, NFPROTO_NETDEV, &attributes)?)
+}
+
+/// All counters of a table, by name.
+pub fn all(family: NfFamily, table: &str) -> io::Result<BTreeMap<String, Count>> {
+    let family = match family {
+        NfFamily::NetDev => NFPROTO_NETDEV,
+        _ => NFPROTO_INET,
+    };
+    let named = |message: &Vec<u8>| -> io::Result<(String, Count)> {
+        let count = parse(message)?.ok_or_else(strange)?;
+        let name = body(message, NFT_MSG_NEWOBJ)?.and_then(|body| attribute(body, NFTA_OBJ_NAME));
+        let name =
+            name.and_then(|bytes| CString::from_vec_with_nul(bytes).ok()?.into_string().ok());
+        Ok((name.ok_or_else(strange)?, count))
+    };
+    dump(NFT_MSG_GETOBJ, family, &[text(NFTA_OBJ_TABLE, table), counters()])?
+        .iter()
+        .map(named)
+        .collect()
+}
+
+fn text(kind: u16, text: &str) -> DefaultNla {
+    DefaultNla::new(kind, [text.as_bytes(), b"\0"].concat())
+}
+
+fn counters() -> DefaultNla {
+    DefaultNla::new(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER.to_be_bytes().to_vec())
 }
 
 fn parse(reply: &[u8]) -> io::Result<Option<Count>> {

@@ -1,14 +1,27 @@
 //! A table as the kernel has it: comparable with another listing, and its counters.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
 use nftables::types::NfFamily;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::nft::{self, NftError};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Listing {
-    objects: Vec<Value>,
+    objects: Arc<Vec<Value>>,
+    /// Apart from the objects: they move while the rules stay.
+    counters: BTreeMap<String, Count>,
+    /// Made when it is first asked for.
+    digest: Arc<OnceLock<String>>,
+}
+
+impl PartialEq for Listing {
+    fn eq(&self, other: &Self) -> bool {
+        self.objects == other.objects && self.counters == other.counters
+    }
 }
 
 /// A named counter's value.
@@ -31,7 +44,15 @@ pub fn hex(bytes: &[u8]) -> String {
 
 impl Listing {
     pub fn of(objects: Vec<Value>) -> Self {
-        Self { objects }
+        let counters = objects.iter().filter_map(|object| counter(object.get("counter")?));
+        let counters = counters.collect();
+        Self { objects: Arc::new(objects), counters, digest: Arc::default() }
+    }
+
+    /// The same rules, as they have counted since; `None` where these are not the same counters.
+    pub fn counted(&self, counters: BTreeMap<String, Count>) -> Option<Self> {
+        let same = self.counters.keys().eq(counters.keys());
+        same.then(|| Self { counters, ..self.clone() })
     }
 
     pub fn read(family: NfFamily, table: &str) -> Result<Option<Self>, NftError> {
@@ -52,28 +73,35 @@ impl Listing {
     }
 
     pub fn counter(&self, name: &str) -> Option<Count> {
-        self.objects().find(|(kind, body)| *kind == "counter" && body["name"] == name).and_then(
-            |(_, body)| {
-                let packets = body["packets"].as_u64()?;
-                Some(Count { packets, bytes: body["bytes"].as_u64()? })
-            },
-        )
+        self.counters.get(name).copied()
+    }
+
+    pub fn has_counters(&self) -> bool {
+        !self.counters.is_empty()
     }
 
     /// SHA-256 over all that makes the rules what they are: not handles, not counts, not the order
     /// in which nft lists a set. Rules keep their order, which decides what they do.
     pub fn digest(&self) -> String {
+        self.digest.get_or_init(|| self.compute_digest()).clone()
+    }
+
+    fn compute_digest(&self) -> String {
         let mut objects: Vec<String> = Vec::new();
-        let mut rules = Vec::new();
+        let mut rules: Vec<(&str, String)> = Vec::new();
         for (kind, body) in self.objects() {
             let text = format!("{kind} {}", normal(body));
-            if kind == "rule" { rules.push(text) } else { objects.push(text) }
+            if kind == "rule" {
+                rules.push((body["chain"].as_str().unwrap_or_default(), text));
+            } else {
+                objects.push(text);
+            }
         }
         // Within a chain the order counts; between chains nft may list as it likes.
-        rules.sort_by_cached_key(|rule| chain_of(rule));
+        rules.sort_by_key(|(chain, _)| *chain);
         objects.sort();
         let mut hash = Sha256::new();
-        for line in objects.iter().chain(&rules) {
+        for line in objects.iter().chain(rules.iter().map(|(_, text)| text)) {
             hash.update(line);
             hash.update("\n");
         }
@@ -85,10 +113,9 @@ impl Listing {
     }
 }
 
-fn chain_of(rule: &str) -> String {
-    let body = rule.trim_start_matches("rule ");
-    let value: Value = serde_json::from_str(body).unwrap_or_default();
-    value["chain"].as_str().unwrap_or_default().to_owned()
+fn counter(body: &Value) -> Option<(String, Count)> {
+    let count = Count { packets: body["packets"].as_u64()?, bytes: body["bytes"].as_u64()? };
+    Some((body["name"].as_str()?.to_owned(), count))
 }
 
 fn normal(body: &Value) -> Value {

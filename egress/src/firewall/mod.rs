@@ -11,6 +11,7 @@ mod listing;
 mod netlink;
 mod nft;
 mod permits;
+mod reader;
 mod reading;
 mod rules;
 mod stop;
@@ -28,6 +29,7 @@ pub use guard::Guard;
 pub use listing::{Count, Listing};
 pub use netlink::is_of_our_tables;
 pub use nft::NftError;
+pub use reader::{Reader, Reading};
 pub use rules::{Probe, Protocol, Rules};
 pub use stop::StopKind;
 use table::TableSpec;
@@ -77,12 +79,19 @@ fn sum(one: Option<Count>, other: Option<Count>) -> Option<Count> {
     one.zip(other).map(|(one, other)| add(one, other)).or(one).or(other)
 }
 
+/// A counter of a wall, and the same one of the guard's copy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Both {
+    pub wall: Option<Count>,
+    pub guard: Option<Count>,
+}
+
 /// A path's counters. `None` is a counter that is not there: never zero (S7).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    pub blocked: Option<Count>,
+    pub blocked: Both,
     pub leaked: Leaked,
-    pub other_frames: Option<Count>,
+    pub other_frames: Both,
 }
 
 impl Walls {
@@ -105,7 +114,10 @@ impl Walls {
         let counter = |table: &Option<Listing>, what| {
             table.as_ref().and_then(|listing| listing.counter(&permits::named(path, what)))
         };
-        let both = |wall: &_, copy: &_, what| sum(counter(wall, what), counter(copy, what));
+        let both = |wall: &_, copy: &_, what| Both {
+            wall: counter(wall, what),
+            guard: counter(copy, what),
+        };
         Counts {
             blocked: both(&self.killswitch, &self.guard.killswitch, "blocked"),
             leaked: Leaked {

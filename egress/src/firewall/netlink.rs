@@ -19,8 +19,12 @@ const NFTA_TABLE_NAME: u16 = 1;
 const PREFIX: &str = "vpn_egress";
 
 /// `linux/netlink.h`
-const NLM_F_REQUEST: u16 = 1;
+const NLM_F_REQUEST: u16 = 0x1;
+/// Of a dump's messages: what was dumped changed meanwhile.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 /// Length, type, flags, sequence, port.
 const HEADER: usize = 16;
@@ -50,21 +54,57 @@ pub fn is_of_our_tables(message: &[u8]) -> bool {
 
 /// One question of `nf_tables`, and the kernel's reply to it.
 pub fn ask(message: u16, family: u8, attributes: &[DefaultNla]) -> io::Result<Vec<u8>> {
-    let socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&request(message, family, attributes), 0)?;
-    // The kernel has answered by the time it took the request; so there is nothing to wait for.
-    socket.set_non_blocking(true)?;
+    let socket = send(&request(message, NLM_F_REQUEST, family, attributes))?;
     let (reply, _) = socket.recv_from_full()?;
     Ok(reply)
 }
 
-fn request(kind: u16, family: u8, attributes: &[DefaultNla]) -> Vec<u8> {
+/// All that there is of a kind: the messages of the kernel's reply.
+pub fn dump(message: u16, family: u8, attributes: &[DefaultNla]) -> io::Result<Vec<Vec<u8>>> {
+    let socket = send(&request(message, NLM_F_REQUEST | NLM_F_DUMP, family, attributes))?;
+    let mut found = Vec::new();
+    loop {
+        let (part, _) = socket.recv_from_full()?;
+        for message in messages(&part) {
+            match message_type(message).ok_or_else(strange)? {
+                NLMSG_DONE => return Ok(found),
+                _ if flags(message).is_none_or(|flags| flags & NLM_F_DUMP_INTR != 0) => {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                _ => found.push(message.to_vec()),
+            }
+        }
+    }
+}
+
+fn send(request: &[u8]) -> io::Result<Socket> {
+    let socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(request, 0)?;
+    // The kernel has answered by the time it took the request, and has the next part of a dump when
+    // one is taken; so there is nothing to wait for.
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+/// The messages that one reply consists of; what is torn ends it.
+fn messages(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while let Some(length) = bytes.get(0..4).and_then(|length| length.try_into().ok()) {
+        let length = u32::from_ne_bytes(length) as usize;
+        let Some(message) = bytes.get(..length).filter(|_| length >= HEADER) else { break };
+        found.push(message);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+fn request(kind: u16, flags: u16, family: u8, attributes: &[DefaultNla]) -> Vec<u8> {
     let mut message = vec![0; HEADER + GENERIC + attributes.buffer_len()];
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     message[0..4].copy_from_slice(&length.to_ne_bytes());
     message[4..6].copy_from_slice(&(NFNL_SUBSYS_NFTABLES << 8 | kind).to_ne_bytes());
-    message[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    message[6..8].copy_from_slice(&flags.to_ne_bytes());
     message[HEADER] = family;
     attributes.emit(&mut message[HEADER + GENERIC..]);
     message
@@ -95,6 +135,10 @@ fn message_type(message: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?))
 }
 
+fn flags(message: &[u8]) -> Option<u16> {
+    Some(u16::from_ne_bytes(message.get(6..8)?.try_into().ok()?))
+}
+
 pub fn attribute(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
     let found = NlasIterator::new(attributes)
         .map_while(Result::ok)
@@ -122,10 +166,25 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_is_taken_apart_and_a_torn_end_is_left_out() {
+        let message = |kind: u16, rest: usize| {
+            let name = DefaultNla::new(NFTA_TABLE_NAME, vec![b'x'; rest]);
+            request(kind, NLM_F_REQUEST, 1, &[name])
+        };
+        let whole = [message(1, 4), message(2, 8)].concat();
+        assert_eq!(messages(&whole), [&message(1, 4)[..], &message(2, 8)]);
+        for end in 0..whole.len() {
+            assert!(messages(&whole[..end]).len() < 2, "{end}");
+        }
+        assert!(messages(&[0; 64]).is_empty(), "and no loop without end");
+    }
+
+    #[test]
     fn a_change_of_our_tables_is_told_from_that_of_another() {
         let notification = |kind: u16, table: &str| {
             let name = [table.as_bytes(), b"\0"].concat();
-            let mut message = request(kind, 1, &[DefaultNla::new(NFTA_TABLE_NAME, name)]);
+            let mut message =
+                request(kind, NLM_F_REQUEST, 1, &[DefaultNla::new(NFTA_TABLE_NAME, name)]);
             message[HEADER] = 1;
             message
         };

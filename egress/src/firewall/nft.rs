@@ -2,7 +2,7 @@
 //! language; what the kernel has is read as JSON.
 
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -36,6 +36,9 @@ pub enum NftError {
     Answer(#[source] serde_json::Error),
     #[error("what was loaded is not what was sent: another program is changing table {0}")]
     NotAsSent(&'static str),
+    /// Several have asked at once, and were told the same.
+    #[error(transparent)]
+    Shared(#[from] Arc<NftError>),
 }
 
 static LAST_HANG: Mutex<Option<Instant>> = Mutex::new(None);

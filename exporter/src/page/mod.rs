@@ -2,17 +2,16 @@
 
 mod outages;
 
-use egress::config::Endpoint;
-use egress::firewall::{Count, Counts};
+use egress::firewall::Count;
 use egress::health::{Probe, Uplink, Verdict};
 use egress::names::EndpointName;
-use egress::observe::handshake_age;
 use egress::probe::HandshakeOutcome;
 use web::Exposition;
 
 use crate::collect::{Collector, PathView};
 use crate::exemption::Look;
 use crate::histograms::Histograms;
+use crate::totals::Total;
 
 type Labels<'a> = [(&'a str, &'a str); 2];
 
@@ -43,7 +42,7 @@ fn about_collectors(page: &mut Exposition, collectors: &[Collector]) {
         "Whether the collector got all that it asked for; where 0, its series are missing.",
     );
     for one in collectors {
-        success.sample(&[("collector", one.name)], flag(one.success));
+        success.sample(&[("collector", one.name)], flag(one.failed.is_none()));
     }
     let mut duration = page.gauge(
         "vpn_egress_collector_duration_seconds",
@@ -56,10 +55,6 @@ fn about_collectors(page: &mut Exposition, collectors: &[Collector]) {
 
 fn endpoint<'a>(view: &'a PathView, name: &'a EndpointName) -> Labels<'a> {
     [("path", view.path.name.as_str()), ("endpoint", name.as_str())]
-}
-
-fn is_active(view: &PathView, endpoint: &Endpoint) -> bool {
-    view.sight.active(view.path).is_some_and(|active| active.name == endpoint.name)
 }
 
 fn about_endpoints(page: &mut Exposition, views: &[PathView]) {
@@ -82,8 +77,9 @@ fn about_endpoints(page: &mut Exposition, views: &[PathView]) {
         "Whether this is the path's active endpoint, by the state on record.",
     );
     for view in views.iter().filter(|view| view.sight.state.is_ok()) {
+        let chosen = view.sight.active(view.path).map(|endpoint| &endpoint.name);
         for one in &view.path.endpoints {
-            active.sample(&endpoint(view, &one.name), flag(is_active(view, one)));
+            active.sample(&endpoint(view, &one.name), flag(chosen == Some(&one.name)));
         }
     }
     let mut reachable = page.gauge(
@@ -120,10 +116,8 @@ fn about_tunnel(page: &mut Exposition, views: &[PathView]) {
     let per_active = |page: &mut Exposition, name, help, counter, value: fn(&PathView) -> _| {
         let mut family = if counter { page.counter(name, help) } else { page.gauge(name, help) };
         for view in views {
-            let live = view.sight.device.as_ref().ok();
-            let live = live.and_then(|device| device.live(&view.path.endpoints));
-            if let (Some((live, _)), Some(value)) = (live, value(view)) {
-                family.sample(&endpoint(view, &live.name), value);
+            if let (Some(live), Some(value)) = (view.live, value(view)) {
+                family.sample(&endpoint(view, live), value);
             }
         }
     };
@@ -142,12 +136,9 @@ fn about_tunnel(page: &mut Exposition, views: &[PathView]) {
     per_active(
         page,
         "vpn_egress_handshake_age_seconds",
-        "Time since the latest handshake with the live endpoint, by this host's clock; +Inf is never.",
+        "Time since the latest handshake with the live endpoint; +Inf is never.",
         false,
-        |view| {
-            let device = view.sight.device.as_ref().ok()?;
-            Some(handshake_age(device).map_or(f64::INFINITY, |age| age.as_secs_f64()))
-        },
+        |view| Some(view.handshake_age.map_or(f64::INFINITY, |age| age.as_secs_f64())),
     );
 
     per_active(
@@ -243,19 +234,12 @@ fn about_uplinks(page: &mut Exposition, views: &[PathView]) {
 }
 
 fn about_walls(page: &mut Exposition, views: &[PathView]) {
-    type Pick = fn(&Counts) -> Option<Count>;
-    let counts: Vec<(&str, Counts)> = views
-        .iter()
-        .filter_map(|view| {
-            let walls = view.sight.walls.as_ref().ok()?;
-            Some((view.path.name.as_str(), walls.counts(&view.path.name)))
-        })
-        .collect();
+    type Pick = fn(&Total) -> Option<Count>;
     let mut count = |name, help, pick: Pick, value: fn(Count) -> u64| {
         let mut family = page.counter(name, help);
-        for (path, counts) in &counts {
-            if let Some(count) = pick(counts) {
-                family.sample(&[("path", path)], number(value(count)));
+        for view in views {
+            if let Some(count) = view.total.as_ref().and_then(pick) {
+                family.sample(&[("path", view.path.name.as_str())], number(value(count)));
             }
         }
     };
@@ -263,31 +247,31 @@ fn about_walls(page: &mut Exposition, views: &[PathView]) {
     count(
         "vpn_egress_blocked_packets_total",
         "Packets that the killswitch refused: working as intended, never a leak.",
-        |counts| counts.blocked,
+        |total| total.blocked,
         packets,
     );
     count(
         "vpn_egress_blocked_bytes_total",
         "Bytes that the killswitch refused.",
-        |counts| counts.blocked,
+        |total| total.blocked,
         bytes,
     );
     count(
         "vpn_egress_leaked_packets_total",
         "IP packets that reached an uplink outside the tunnel; the watch dropped them there.",
-        |counts| counts.leaked.sum(),
+        |total| total.leaked,
         packets,
     );
     count(
         "vpn_egress_leaked_bytes_total",
         "Bytes that reached an uplink outside the tunnel; the watch dropped them there.",
-        |counts| counts.leaked.sum(),
+        |total| total.leaked,
         bytes,
     );
     count(
         "vpn_egress_other_frames_total",
         "Frames that the watch dropped and that are no leak: link-local multicast, other protocols.",
-        |counts| counts.other_frames,
+        |total| total.other_frames,
         packets,
     );
     let mut intact = page.gauge(

@@ -6,6 +6,7 @@ pub mod echo;
 pub mod flood;
 pub mod forwarder;
 pub mod frames;
+pub mod handover;
 pub mod http;
 pub mod leak;
 pub mod load;

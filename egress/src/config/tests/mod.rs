@@ -232,7 +232,7 @@ fn s10_no_debug_output_shows_a_key() {
 proptest! {
     #[test]
     fn no_text_panics_the_loader(text in "(?s).{0,200}") {
-        let source = yaml::Source { file: "egress.yml".into(), text };
+        let source = yaml::Source::of("egress.yml", text);
         let _ = read::config(&source, read::Ask::Nothing, &|_, _| Err(NoAddress::NotPinned));
     }
 
@@ -248,8 +248,9 @@ proptest! {
             0..30,
         ),
     ) {
-        let source = yaml::Source { file: "egress.yml".into(), text: parts.concat() };
-        if let Err(error) = read::config(&source, read::Ask::Nothing, &|_, _| Err(NoAddress::NotPinned)) {
+        let source = yaml::Source::of("egress.yml", parts.concat());
+        let lookup = |_: &_, _: &str| Err(NoAddress::NotPinned);
+        if let Err(error) = read::config(&source, read::Ask::Nothing, &lookup) {
             assert_secret_free(&format!("{error} {error:?}"));
         }
     }

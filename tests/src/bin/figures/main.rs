@@ -3,6 +3,7 @@
 
 mod outages;
 mod probes;
+mod scrape;
 mod summary;
 mod tamper;
 mod worker;
@@ -21,7 +22,7 @@ use nix::sys::signal::Signal;
 use summary::Summary;
 
 #[derive(Parser)]
-#[command(about = "Measures switch, hard stop, failover and repair")]
+#[command(about = "Measures switch, hard stop, failover, repair and scrape")]
 struct Arguments {
     /// Rounds of each measurement.
     #[arg(long, default_value_t = 10)]
@@ -50,6 +51,7 @@ enum Part {
     Crowd,
     Outages,
     Probes,
+    Scrape,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,6 +73,7 @@ fn main() {
             Part::Crowd => crowds(),
             Part::Probes => probes::probes(arguments.rounds),
             Part::Outages => outages::of_one_kind(arguments.round, arguments.rounds),
+            Part::Scrape => scrape::of_size(arguments.round, arguments.rounds),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
@@ -89,6 +92,11 @@ fn main() {
     }
     if chosen(Part::Leak) {
         leaks(arguments.rounds);
+    }
+    if chosen(Part::Scrape) {
+        for size in 0..scrape::COUNT {
+            print!("{}", in_a_world(Part::Scrape, arguments.rounds, size));
+        }
     }
     if chosen(Part::Outages) {
         outages::of_every_kind(arguments.rounds);
@@ -274,17 +282,25 @@ fn crowds() {
 
 trait Figures {
     fn figures_worker(&self, arguments: &[&str]) -> f64;
+    fn figures_said(&self, arguments: &[&str]) -> String;
     fn bare_config(&self) -> String;
 }
 
 impl Figures for World {
     /// Runs a worker beside the programs, where it can reach the webhook, and takes its number.
     fn figures_worker(&self, arguments: &[&str]) -> f64 {
+        let said = self.figures_said(arguments);
+        said.trim().parse().unwrap_or_else(|error| panic!("worker said {said:?}: {error}"))
+    }
+
+    /// The same, for a worker that says more.
+    fn figures_said(&self, arguments: &[&str]) -> String {
         let program = Self::program("figures").display().to_string();
         let line: Vec<&str> =
             std::iter::once(program.as_str()).chain(arguments.iter().copied()).collect();
-        let said = self.exec_ok(Ns::Egress, &line);
-        said.trim().parse().unwrap_or_else(|error| panic!("worker said {said:?}: {error}"))
+        let said = self.run_within(Ns::Egress, &line, "", PATIENCE * 2);
+        assert!(said.status.success(), "{arguments:?}: {said:?}");
+        String::from_utf8_lossy(&said.stdout).into_owned()
     }
 
     /// Files that a bare `wg set` to the backup needs.

@@ -27,7 +27,19 @@ pub enum Worker {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Scrape the exporter so many times.
+    Scrapes {
+        #[arg(long)]
+        count: u32,
+    },
+    /// Run `wg show all dump` so many times.
+    Dumps {
+        #[arg(long)]
+        count: u32,
+    },
 }
+
+use super::scrape;
 
 const SOCKET: &str = "/run/wireguard/wg0.sock";
 const WEBHOOK: &str = "127.0.0.1:9062";
@@ -45,6 +57,8 @@ impl Worker {
                 let text = fs::read_to_string(config).expect("a config");
                 bare(&serde_json::from_str(&text).expect("JSON"))
             }
+            Self::Scrapes { count } => return scrape::scrapes(*count),
+            Self::Dumps { count } => return scrape::dumps(*count),
         };
         println!("{milliseconds}");
     }

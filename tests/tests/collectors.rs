@@ -1,0 +1,226 @@
+//! One broken collector hides none of the others, within the time that Prometheus waits: S7.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use lab::pages::Page;
+use lab::programs::EXPORTER;
+use lab::{Backend, EgressConfig, Endpoint, Keepalive, Ns, World, eventually, inside};
+use nix::sys::signal::Signal;
+
+const SOON: Duration = Duration::from_secs(20);
+/// A short scrape timeout; Prometheus' own default is 10 s.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a breakage may be shown anew where the machine was too busy for the time it takes.
+const TRIES: u32 = 3;
+
+/// What each collector alone fills.
+const FILLS: [(&str, &[&str]); 5] = [
+    (
+        "nftables",
+        &[
+            "vpn_egress_blocked_packets_total",
+            "vpn_egress_leaked_packets_total",
+            "vpn_egress_other_frames_total",
+            "vpn_egress_killswitch_intact",
+            "vpn_egress_guarded",
+        ],
+    ),
+    (
+        "wireguard",
+        &[
+            "vpn_egress_handshake_timestamp_seconds",
+            "vpn_egress_handshake_age_seconds",
+            "vpn_egress_receive_bytes_total",
+            "vpn_egress_transmit_bytes_total",
+        ],
+    ),
+    ("state", &["vpn_egress_endpoint_active", "vpn_egress_config_drift", "vpn_egress_unlocked"]),
+    ("uplink", &["vpn_egress_uplink_covered"]),
+    ("config", &[]),
+];
+
+/// Breaks something; undone by its counterpart.
+type Act = fn(&mut World);
+
+struct Breakage {
+    what: &'static str,
+    collector: &'static str,
+    /// The log names the mend, or the cause.
+    told: &'static str,
+    harm: Act,
+    mend: Act,
+}
+
+const BREAKAGES: &[Breakage] = &[
+    Breakage {
+        what: "nft is missing",
+        collector: "nftables",
+        told: "install nftables",
+        harm: |world| nft(world, None),
+        mend: whole_nft,
+    },
+    Breakage {
+        what: "nft is not permitted",
+        collector: "nftables",
+        told: "Operation not permitted",
+        harm: |world| {
+            nft(
+                world,
+                Some("exec /usr/bin/setpriv --bounding-set=-all --inh-caps=-all nft \"$@\""),
+            );
+        },
+        mend: whole_nft,
+    },
+    Breakage {
+        what: "nft hangs",
+        collector: "nftables",
+        told: "nft did not answer",
+        harm: |world| nft(world, Some("exec /bin/sleep 600")),
+        mend: whole_nft,
+    },
+    Breakage {
+        what: "the userspace daemon hangs",
+        collector: "wireguard",
+        told: "interface wg0 did not answer",
+        harm: |world| drop(world.signal_wireguard(Signal::SIGSTOP)),
+        mend: |world| drop(world.signal_wireguard(Signal::SIGCONT)),
+    },
+    Breakage {
+        what: "the interface is gone",
+        collector: "wireguard",
+        told: "bring it up",
+        harm: |world| world.delete_tunnel(),
+        mend: |world| world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S),
+    },
+    Breakage {
+        what: "the state is anybody's",
+        collector: "state",
+        told: "chmod o-w",
+        harm: |world| chmod(world, "666"),
+        mend: |world| chmod(world, "644"),
+    },
+    Breakage {
+        what: "the config cannot be read",
+        collector: "config",
+        told: "egress.yml",
+        harm: |world| world.edit_config("paths:", "path:"),
+        mend: |world| world.edit_config("path:", "paths:"),
+    },
+];
+
+/// The exporter finds no other nft than this; `None`: none at all.
+fn nft(world: &World, script: Option<&str>) {
+    let file = world.scratch().join("bin/nft");
+    // A script that runs is not written over.
+    let _ = std::fs::remove_file(&file);
+    if let Some(script) = script {
+        let text = format!("#!/bin/sh\nPATH=/usr/sbin:/sbin:/usr/bin:/bin\n{script}\n");
+        world.write_file("bin/nft", &text, 0o755);
+    }
+    // Nothing has to be asked of nft while no rule may have changed.
+    world.bump_generation();
+}
+
+fn whole_nft(world: &mut World) {
+    nft(world, None);
+    let real = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"].into_iter();
+    let real = real.map(std::path::Path::new).find(|file| file.exists()).expect("nft");
+    symlink(real, world.scratch().join("bin/nft")).expect("a link");
+    world.bump_generation();
+}
+
+fn chmod(world: &World, mode: &str) {
+    world.exec_ok(Ns::Egress, &["chmod", mode, &world.state_file().display().to_string()]);
+}
+
+/// Of which families the page has series.
+fn families(page: &Page) -> BTreeSet<&str> {
+    page.series.keys().map(|series| series.split('{').next().unwrap_or(series)).collect()
+}
+
+fn assert_hides_nothing_else(page: &Page, broken: &str, what: &str) {
+    let there = families(page);
+    for (collector, fills) in FILLS {
+        let success = f64::from(u8::from(collector != broken));
+        assert_eq!(page.success(collector), Some(success), "{what}: {collector}");
+        for family in fills {
+            let wanted = collector != broken;
+            assert_eq!(there.contains(family), wanted, "{what}: {family}: {:?}", page.series);
+        }
+    }
+    for always in ["vpn_egress_cycles_total", "vpn_egress_endpoint_info", "vpn_egress_build_info"] {
+        assert!(there.contains(always), "{what}: {always}");
+    }
+}
+
+fn all_answer(page: &Page) -> bool {
+    FILLS.iter().all(|(collector, _)| page.success(collector) == Some(1.0))
+}
+
+#[test]
+fn s7_a_broken_collector_hides_none_of_the_others() {
+    inside("s7_a_broken_collector_hides_none_of_the_others", |world| {
+        world.write_config(&EgressConfig::quick());
+        world.actuator_ok(&["converge"]);
+        std::fs::create_dir(world.scratch().join("bin")).expect("a directory");
+        whole_nft(world);
+        let path = format!("PATH={}", world.scratch().join("bin").display());
+        let exporter = world.start_exporter_by(&["env", &path]);
+        let healthy = |world: &World| {
+            eventually(SOON, "all collectors answer", || {
+                let page = world.scrape(EXPORTER, TIMEOUT)?;
+                if all_answer(&page) { Ok(()) } else { Err(format!("{:?}", page.series)) }
+            });
+        };
+        healthy(world);
+        for breakage in BREAKAGES {
+            let Breakage { what, collector, told, harm, mend } = breakage;
+            if what.contains("daemon") && world.backend() == Backend::Kernel {
+                println!("NOT SHOWN: {what}: WireGuard is the kernel's here");
+                continue;
+            }
+            for attempt in 1.. {
+                harm(world);
+                // The first one is the hard one: whoever hangs now is known to hang afterwards.
+                let page =
+                    world.scrape(EXPORTER, TIMEOUT).unwrap_or_else(|e| panic!("{what}: {e}"));
+                if page.took >= TIMEOUT && attempt < TRIES {
+                    mend(world);
+                    healthy(world);
+                    continue;
+                }
+                assert!(page.took < TIMEOUT, "{what}: {:?}", page.took);
+                assert_hides_nothing_else(&page, collector, what);
+                break;
+            }
+            let page = world.scrape(EXPORTER, TIMEOUT).expect("the next one, too");
+            assert_hides_nothing_else(&page, collector, what);
+            let log = exporter.log();
+            assert!(log.contains(told), "{what}: {log}");
+            mend(world);
+            healthy(world);
+        }
+
+        // Somebody changes rules all the time: whatever can be read, what cannot be is not zero.
+        let busy = "while :; do nft add table ip lab_busy; nft delete table ip lab_busy; done";
+        let busy = world.spawn(Ns::Egress, "busy", &["sh", "-c", busy]);
+        let before = world.scrape(EXPORTER, TIMEOUT).expect("a page").series;
+        for _ in 0..10 {
+            let page = world.scrape(EXPORTER, TIMEOUT).expect("a page in time");
+            let intact = "vpn_egress_killswitch_intact{path=\"media\",table=\"killswitch\"}";
+            assert_ne!(page.value(intact), Some(0.0), "unknown is not broken");
+            let blocked = "vpn_egress_blocked_packets_total{path=\"media\"}";
+            let fell = page.value(blocked).is_some_and(|now| now < before[blocked]);
+            assert!(!fell, "{:?}", page.series);
+            for collector in ["state", "uplink", "wireguard", "config"] {
+                assert_eq!(page.success(collector), Some(1.0), "{collector}");
+            }
+        }
+        drop(busy);
+        // No collector is told of again and again.
+        let told = exporter.log().matches("a collector fails").count();
+        assert!(told < 3 * BREAKAGES.len(), "{}", exporter.log());
+    });
+}
