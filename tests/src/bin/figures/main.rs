@@ -2,6 +2,7 @@
 //! one run on one machine, so that ratios hold where absolute numbers do not. Never part of a test.
 
 mod outages;
+mod saturation;
 mod summary;
 mod tamper;
 mod worker;
@@ -28,6 +29,12 @@ struct Arguments {
     /// Only this part.
     #[arg(long)]
     only: Option<Part>,
+    /// How long a tunnel is saturated, with each kind of traffic.
+    #[arg(long, default_value_t = 3)]
+    minutes: u32,
+    /// Only this kind of traffic: 0 up, 1 down, 2 both ways, 3 up and nothing comes back.
+    #[arg(long)]
+    load: Option<u32>,
     /// Inside a world of its own: measure this, once entered.
     #[arg(long, hide = true)]
     inside: Option<Part>,
@@ -48,6 +55,7 @@ enum Part {
     Incidents,
     Crowd,
     Outages,
+    Saturation,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,6 +76,7 @@ fn main() {
             Part::Incidents => incidents(arguments.rounds),
             Part::Crowd => crowds(),
             Part::Outages => outages::of_one_kind(arguments.round, arguments.rounds),
+            Part::Saturation => saturation::of_one_kind(arguments.round, arguments.rounds),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
@@ -83,6 +92,9 @@ fn main() {
     }
     if chosen(Part::Outages) {
         outages::of_every_kind(arguments.rounds);
+    }
+    if chosen(Part::Saturation) {
+        saturation::of_every_kind(arguments.minutes, arguments.load);
     }
 }
 
