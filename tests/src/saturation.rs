@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::addresses::{ECHO, Endpoint, Ns, TUNNEL_CLIENT, WORLD};
+use crate::addresses::{ECHO, Endpoint, Ns, TUNNEL_CLIENT, WIREGUARD_PORT, WORLD};
 use crate::process::Process;
 use crate::world::World;
 
-/// What the line carries each way, whatever their size, as a queue that is full drops small and large
+/// What the line carries of the tunnel each way, whatever their size, as a queue that is full drops small and large
 /// alike. Few, so that several worlds of a small machine have their turn.
 const LINE_PACKETS_PER_SECOND: u32 = 100;
 /// What it is given, of one stream.
@@ -91,10 +91,12 @@ impl World {
                 "table inet line {{
     counter arrived {{ }}
     counter dropped {{ }}
+    chain to_endpoint {{ counter name arrived {limit} counter name dropped drop; }}
+    chain from_endpoint {{ counter name arrived {limit} counter name dropped drop; }}
     chain forward {{
         type filter hook forward priority -2;
-        ip daddr {address} counter name arrived {limit} counter name dropped drop
-        ip saddr {address} counter name arrived {limit} counter name dropped drop
+        ip daddr {address} udp dport {WIREGUARD_PORT} jump to_endpoint
+        ip saddr {address} udp sport {WIREGUARD_PORT} jump from_endpoint
     }}
 }}
 "

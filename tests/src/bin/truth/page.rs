@@ -70,7 +70,6 @@ fn is(expected: Reading, seen: Option<bool>) -> bool {
         Reading::Yes => seen == Some(true),
         Reading::No => seen == Some(false),
         Reading::Missing => seen.is_none(),
-        Reading::Either => seen.is_some(),
     }
 }
 

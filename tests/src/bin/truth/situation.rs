@@ -67,8 +67,6 @@ pub enum Reading {
     No,
     /// No series: it was not asked, or the answer would tell nothing.
     Missing,
-    /// By chance one or the other.
-    Either,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,10 +140,7 @@ impl Situation {
                 echo: Reading::No,
                 ..DOWN
             },
-            // The echo to the endpoint takes the same narrow line.
-            Self::Saturated => {
-                Expected { probe: Probe::SomeLost, echo: Reading::Either, ..HEALTHY }
-            }
+            Self::Saturated => Expected { probe: Probe::SomeLost, ..HEALTHY },
             Self::ServerStopped | Self::WrongKey => DOWN,
             Self::ToServerLost | Self::FromServerLost => Expected { echo: Reading::No, ..DOWN },
             Self::ForwardsNothing => Expected { handshake: Reading::Yes, ..DOWN },
