@@ -35,6 +35,15 @@ pub enum Intervals {
 }
 
 impl Intervals {
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Quick => {
+                "every second, so that seconds below are fewer than with the shipped ones"
+            }
+            Self::Shipped => "every 5 s, as shipped",
+        }
+    }
+
     fn config(self) -> EgressConfig {
         match self {
             Self::Quick => EgressConfig::quick(),

@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     }
     println!("{} rows in {:.0} s", table.len(), started.elapsed().as_secs_f64());
     if let Some(file) = &arguments.page {
-        let text = page::page(&table);
+        let text = page::page(&table, arguments.intervals);
         std::fs::write(file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
     for line in &wrong {

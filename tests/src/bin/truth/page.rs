@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::ValueEnum as _;
 
 use crate::Table;
-use crate::look::Seen;
+use crate::look::{Intervals, Seen};
 use crate::situation::{Act, Age, Probe, Reading, Situation};
 
 /// Between a handshake that a working tunnel renews and one that is stale.
@@ -103,8 +103,9 @@ pub fn line(seen: &Seen) -> String {
     format!("{}; fires: {}; act: {}", verdict(seen), fires(seen), act(seen))
 }
 
-pub fn page(table: &Table) -> String {
+pub fn page(table: &Table, intervals: Intervals) -> String {
     let mut text = String::from(HEAD);
+    let _ = writeln!(text, "Health cycles: {}.\n", intervals.title());
     text += "| what is wrong | users: small, large packets, names | handshake age | probe | endpoint: \
              handshake, echo | standby | uplink | verdict |\n|---|---|---|---|---|---|---|---|\n";
     for (row, seen) in rows(table) {
@@ -157,8 +158,8 @@ const fn reading(seen: Option<bool>) -> &'static str {
 const HEAD: &str = "# The truth table
 
 Made by `make truth`; do not edit. Each row is a host of its own in the lab: locked, at its primary,
-users at work, and the whole loop as shipped: exporter, Prometheus with the shipped rules and intervals,
-Alertmanager, actuator. Then something goes wrong, and what the loop shows is written down. A row that
+users at work, and the whole loop as shipped: exporter, Prometheus with the shipped rules, Alertmanager,
+actuator. Then something goes wrong, and what the loop shows is written down. A row that
 is not as `tests/src/bin/truth/situation.rs` has it fails the run; `make test` looks at each row with
 quick cycles.
 
