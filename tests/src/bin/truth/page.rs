@@ -5,14 +5,11 @@ use std::fmt::Write as _;
 use clap::ValueEnum as _;
 
 use crate::Table;
-use crate::look::{Intervals, Seen};
+use crate::look::{Intervals, OF_THE_MACHINE, Seen};
 use crate::situation::{Act, Age, Probe, Reading, Situation};
 
 /// Between a handshake that a working tunnel renews and one that is stale.
 const OLD: f64 = 121.0;
-
-/// What a machine says that is too busy to be scraped: of no situation.
-const OF_THE_MACHINE: [&str; 2] = ["VpnEgressActuatorSilent", "VpnEgressExporterDown"];
 
 /// Everything that is not as it has to be.
 pub fn wrong(row: Situation, seen: &Seen) -> Vec<String> {
