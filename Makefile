@@ -1,5 +1,5 @@
 # What is needed and missing is installed first, where that can be done: scripts/setup.sh.
-.PHONY: demo test bench matrix lint setup deb deb-test compose-test
+.PHONY: demo test bench matrix truth lint setup deb deb-test compose-test
 
 # The whole story, live, in about a minute; KEEP=1 leaves it running at the end.
 demo:
@@ -16,6 +16,10 @@ bench:
 # Every fault times every kind of traffic; writes docs/leak-matrix.md.
 matrix:
 	@exec scripts/matrix.sh
+
+# Every situation a tunnel can be in: what is seen, what fires, what is done; writes docs/truth-table.md.
+truth:
+	@exec scripts/truth.sh
 
 lint:
 	@exec scripts/lint.sh

@@ -69,6 +69,38 @@ is_complete() {
 }
 # Not only its name: an expectation that it fires, with all its labels.
 in_tests() { grep -E "^ *- labels: 'ALERTS\{alertname=\"$1\",alertstate=\"firing\"," tests/*.yml; }
+# The six cases of an alert, each a series of its own in one test, which a label names. The one for
+# which it has to fire is among what is expected, the one for which it must not is not.
+has_cases() {
+  local test case missing=0
+  test=$(awk -v name="$1" '
+    $1 == "-" && $2 == "name:" { inside = ($3 == "\"" name ":") }
+    inside
+  ' tests/cases-*.yml)
+  for case in firing not-firing reset stale flapping restart; do
+    grep -Eq "^ *- series: '[a-z_]+\{.*=\"$case\"" <<<"$test" || { echo "$1 has no case $case"; missing=1; }
+  done
+  expected() { grep -Eq "^ *- labels: '\{[a-z]+=\"$1\"\}'" <<<"$test"; }
+  expected firing || { echo "$1 is not expected to fire in the case firing"; missing=1; }
+  ! expected not-firing || { echo "$1 is expected to fire in the case not-firing"; missing=1; }
+  return "$missing"
+}
+# What a person looks for in a section, each once and in this order.
+is_whole_section() {
+  local parts
+  parts=$(awk -v name="$1" '
+    /^##/ { inside = ($0 == "### " name) }
+    inside && /^\*\*[A-Z][a-z]+\.\*\* ./ { print $1 }
+  ' runbook.md | tr '\n' ' ')
+  [[ $parts == "**Means.** **Check.** **Do.** **Silence.** " ]] || { echo "$1 has: $parts"; return 1; }
+}
+# Every link from one section to another leads somewhere.
+no_dead_anchor() {
+  local anchor
+  while read -r anchor; do
+    anchors runbook.md | grep -Fxq "$anchor" || { echo "no such section: #$anchor"; return 1; }
+  done < <(grep -Eo '\]\(#[a-z0-9-]+\)' runbook.md | tr -d '](#)')
+}
 # The other way round: no section about an alert that does not exist.
 no_stray_section() {
   local section
@@ -104,8 +136,12 @@ check "the leak is the same in VpnEgressLeak and VpnEgressTunnelDown" one_leak
 while read -r name _; do
   check "$name has all annotations" is_complete "$name"
   check "$name has its section in the runbook" in_runbook "$name"
+  check "$name has its section whole: means, check, do, silence" is_whole_section "$name"
   check "$name fires in a test" in_tests "$name"
+  # The watchdog reads no series, so nothing that a series does can change it: watchdog.yml.
+  [[ $name == VpnEgressWatchdog ]] || check "$name has its six cases" has_cases "$name"
 done < <(alerts)
+check "the runbook has no dead anchor" no_dead_anchor
 check "the runbook has no section too many" no_stray_section
 
 # --- configurations

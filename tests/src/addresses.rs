@@ -42,7 +42,11 @@ pub const TUNNEL_SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x64, 0, 0, 0, 0, 0
 /// Where the echo service of `world` listens, on all of its addresses.
 pub const ECHO_PORT: u16 = 7007;
 
+/// Where a resolver listens, on [`WORLD`], once a test has started it.
+pub const NAMES_PORT: u16 = 53;
+
 pub const ECHO: SocketAddr = SocketAddr::new(IpAddr::V4(WORLD), ECHO_PORT);
+pub const NAMES: SocketAddr = SocketAddr::new(IpAddr::V4(WORLD), NAMES_PORT);
 pub const ECHO_HOLE: SocketAddr = SocketAddr::new(IpAddr::V4(WORLD_HOLE), ECHO_PORT);
 pub const ECHO_V6: SocketAddr = SocketAddr::new(IpAddr::V6(WORLD_V6), ECHO_PORT);
 

@@ -3,12 +3,15 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::addresses::{Endpoint, Ns, ROUTER, UPLINK};
+use crate::addresses::{Endpoint, NAMES_PORT, Ns, ROUTER, UPLINK};
 use crate::eventually::eventually;
 use crate::world::World;
 
 /// How long the kernel may take to notice that a link changed.
 const LINK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Of a tunnel packet, with what is around it.
+const LARGEST_THAT_PASSES: u32 = 1280;
 
 /// Which way of an endpoint's packets is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,25 @@ impl World {
                 format!("ip saddr {address} udp sport {port} drop"),
             ],
         );
+    }
+
+    /// The router drops an endpoint's large packets, and tells nobody: a path of which a part carries
+    /// less than it should. Handshakes, pings and small packets pass.
+    #[track_caller]
+    pub fn drop_large(&self, endpoint: Endpoint) {
+        let address = endpoint.address();
+        let large = format!("ip length > {LARGEST_THAT_PASSES} drop");
+        let rules = ["daddr", "saddr"].map(|way| format!("ip {way} {address} {large}"));
+        self.set_fault(endpoint, &rules);
+    }
+
+    /// The server forwards all but name lookups.
+    #[track_caller]
+    pub fn drop_names(&self, endpoint: Endpoint) {
+        let rule = format!(
+            "add rule inet server gate meta l4proto {{ tcp, udp }} th dport {NAMES_PORT} drop"
+        );
+        self.nft(endpoint.ns(), &rule);
     }
 
     /// The router drops the present flow to an endpoint only: a new socket gets through. What an

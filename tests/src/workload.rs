@@ -15,6 +15,9 @@ use crate::world::World;
 
 /// Often enough to measure a gap to a twentieth of a second.
 const INTERVAL_MS: &str = "50";
+/// Bytes of a datagram: its number, and no more; or a large one.
+const SMALL: usize = 0;
+const LARGE: usize = 1300;
 
 /// An answer `world` gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,17 +53,23 @@ impl World {
     /// The same to another address of `world`.
     #[track_caller]
     pub fn start_workload_to(&mut self, target: SocketAddr) -> Workload {
-        self.start_traffic(Ns::Egress, target)
+        self.start_traffic(Ns::Egress, target, SMALL)
     }
 
     /// The same in another namespace, such as the container's.
     #[track_caller]
     pub fn start_workload_in(&mut self, ns: Ns) -> Workload {
-        self.start_traffic(ns, ECHO)
+        self.start_traffic(ns, ECHO, SMALL)
+    }
+
+    /// Datagrams that fill a tunnel packet nearly; the answers are small.
+    #[track_caller]
+    pub fn start_large_workload(&mut self) -> Workload {
+        self.start_traffic(Ns::Egress, ECHO, LARGE)
     }
 
     #[track_caller]
-    fn start_traffic(&mut self, ns: Ns, target: SocketAddr) -> Workload {
+    fn start_traffic(&mut self, ns: Ns, target: SocketAddr, size: usize) -> Workload {
         self.workloads += 1;
         let lab = Self::program("lab");
         let process = self.spawn(
@@ -73,6 +82,8 @@ impl World {
                 &target.to_string(),
                 "--interval-ms",
                 INTERVAL_MS,
+                "--size",
+                &size.to_string(),
             ],
         );
         Workload { process, started: Instant::now(), seen: Mutex::default() }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use crate::addresses::{ECHO, ECHO_HOLE, ECHO_PORT, ECHO_V6, Endpoint, Ns, TUNNEL_SERVER};
+use crate::addresses::{ECHO, ECHO_HOLE, ECHO_PORT, ECHO_V6, Endpoint, NAMES, Ns, TUNNEL_SERVER};
 use crate::eventually::eventually;
 use crate::exec::{self, COMMAND_LIMIT};
 use crate::keys::EndpointKeys;
@@ -209,6 +209,18 @@ fn start_echo() -> Process {
     let mut process = Process::start(Ns::World, "echo", &argv, &[]);
     await_listening(&mut process, &["udp", "udp6"], ECHO_PORT, addresses.len());
     process
+}
+
+impl World {
+    /// A resolver in the world, as far as the network sees it.
+    #[track_caller]
+    pub fn start_names(&self) -> Process {
+        let lab = Self::program("lab").display().to_string();
+        let line = [&lab, "echo", "--listen", &NAMES.to_string()];
+        let mut process = self.spawn(Ns::World, "names", &line);
+        await_listening(&mut process, &["udp"], NAMES.port(), 1);
+        process
+    }
 }
 
 /// Waits until so many sockets of the process's namespace are bound to the port.

@@ -2,7 +2,7 @@
 //!
 //! Must never hand out a text that looks like a key, except where a public key is expected (S10).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::{ConfigError, Place, Problem};
 use super::nearest::nearest;

@@ -19,6 +19,9 @@ pub struct Arguments {
     target: SocketAddr,
     #[arg(long, default_value_t = 50)]
     interval_ms: u64,
+    /// Bytes of a datagram, at least; blanks follow its number.
+    #[arg(long, default_value_t = 0)]
+    size: usize,
     /// The address to send from; without it, the route decides for each datagram.
     #[arg(long)]
     source: Option<IpAddr>,
@@ -46,7 +49,7 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
         }
         drop(times);
         let error = socket
-            .send_to(sequence.to_string().as_bytes(), arguments.target)
+            .send_to(format!("{sequence:<0$}", arguments.size).as_bytes(), arguments.target)
             .err()
             .map(|error| error.kind());
         // A lock refuses, a route is missing: it goes on, and says so once.

@@ -26,7 +26,8 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
         let due = started.elapsed().as_secs_f64() * f64::from(arguments.packets_per_second);
         while f64::from(sent) < due {
             // A lock refuses, a route is missing, nobody listens: it goes on.
-            let _ = socket.send_to(&[0; SIZE], arguments.target);
+            // Blanks, so that an echo service has little to answer.
+            let _ = socket.send_to(&[b' '; SIZE], arguments.target);
             sent += 1;
         }
         thread::sleep(TICK);

@@ -3,6 +3,7 @@
 
 mod outages;
 mod probes;
+mod saturation;
 mod scrape;
 mod summary;
 mod tamper;
@@ -30,6 +31,12 @@ struct Arguments {
     /// Only this part.
     #[arg(long)]
     only: Option<Part>,
+    /// How long a tunnel is saturated, with each kind of traffic.
+    #[arg(long, default_value_t = 3)]
+    minutes: u32,
+    /// Only this kind of traffic: 0 up, 1 down, 2 both ways, 3 up and nothing comes back.
+    #[arg(long)]
+    load: Option<u32>,
     /// Inside a world of its own: measure this, once entered.
     #[arg(long, hide = true)]
     inside: Option<Part>,
@@ -51,6 +58,7 @@ enum Part {
     Crowd,
     Outages,
     Probes,
+    Saturation,
     Scrape,
 }
 
@@ -74,6 +82,7 @@ fn main() {
             Part::Probes => probes::probes(arguments.rounds),
             Part::Outages => outages::of_one_kind(arguments.round, arguments.rounds),
             Part::Scrape => scrape::of_size(arguments.round, arguments.rounds),
+            Part::Saturation => saturation::of_one_kind(arguments.round, arguments.rounds),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
@@ -100,6 +109,9 @@ fn main() {
     }
     if chosen(Part::Outages) {
         outages::of_every_kind(arguments.rounds);
+    }
+    if chosen(Part::Saturation) {
+        saturation::of_every_kind(arguments.minutes, arguments.load);
     }
 }
 

@@ -10,12 +10,11 @@ mod page;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum as _};
+use lab::side_by_side::{run_again, side_by_side};
 
 use cell::{Amount, Kinds, Row};
 use fault::Fault;
@@ -119,25 +118,8 @@ fn jobs(faults: &[Fault], locks: &[Lock]) -> Vec<Job> {
     jobs
 }
 
-/// A process enters one world, so each is a process; some at a time.
 fn measure(jobs: &[Job], arguments: &Arguments) -> Result<Matrix, String> {
-    let queue = Mutex::new(jobs.iter());
-    let (sender, rows) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..arguments.jobs.max(1) {
-            let (queue, sender) = (&queue, sender.clone());
-            scope.spawn(move || {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next().copied();
-                    let Some(job) = next else { return };
-                    if sender.send((job, world(job, arguments.amount))).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    drop(sender);
+    let rows = side_by_side(jobs, arguments.jobs, |job| world(job, arguments.amount));
     let mut matrix = Matrix::new();
     let mut failed = Vec::new();
     for (job, row) in rows {
@@ -156,20 +138,15 @@ fn measure(jobs: &[Job], arguments: &Arguments) -> Result<Matrix, String> {
 }
 
 fn world(job: Job, amount: Amount) -> Result<Row, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let kinds = job.kinds.to_possible_value().map(|value| value.get_name().to_owned());
-    let output = Command::new(program)
-        .args(["--inside", &kinds.unwrap_or_default()])
-        .args(["--only", &job.fault.name(), "--locks", &job.lock.name()])
-        .args(["--rate", &amount.rate.to_string(), "--before", &amount.before.to_string()])
-        .args(["--after", &amount.after.to_string()])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        return Err(format!("{}\n{said}", output.status));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(text.trim()).map_err(|error| format!("{error}: {text}\n{said}"))
+    let (rate, before, after) = (amount.rate, amount.before, amount.after);
+    let arguments = [
+        ["--inside".to_owned(), kinds.unwrap_or_default()],
+        ["--only".into(), job.fault.name()],
+        ["--locks".into(), job.lock.name()],
+        ["--rate".into(), rate.to_string()],
+        ["--before".into(), before.to_string()],
+        ["--after".into(), after.to_string()],
+    ];
+    run_again(&arguments.concat())
 }
