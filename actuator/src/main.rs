@@ -11,6 +11,7 @@ mod ids;
 mod lock;
 mod metrics;
 mod notification;
+mod seldom;
 mod serve;
 mod validate;
 mod vital;
@@ -298,7 +299,7 @@ fn daemon(flags: &Flags, token: Option<&Path>, web: &WebFlags) -> Reply {
 }
 
 fn start(flags: &Flags, token: Option<&Path>, web: &WebFlags) -> Reply {
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match serve::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return Reply::refused(vec![chain(error)]),
     };

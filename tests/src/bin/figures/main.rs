@@ -10,10 +10,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use lab::crowds::{CROWDS, CROWDS_BY_TLS, Door};
 use lab::incidents::Backup;
 use lab::programs::{ACTUATOR, tunnel_down};
 use lab::{
-    Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Leak, Ns, World, eventually,
+    Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Leak, Ns, Process, World,
+    eventually,
 };
 
 use nix::sys::signal::Signal;
@@ -253,14 +255,25 @@ fn incidents(rounds: u32) {
 /// A good notification in each kind of crowd: asked to answered, on a connection of its own.
 fn crowds() {
     let world = locked(&EgressConfig::quick());
-    let actuator = world.start_actuator();
-    for kind in lab::crowds::CROWDS {
-        let seen = world.crowd(&actuator, kind, 10);
-        let mut took = Summary::new("ms");
-        seen.took.iter().for_each(|ms| took.add(*ms));
-        let (memory, made, failed) = (seen.most_memory_kib / 1024, seen.connections, seen.failed);
-        println!("crowd {kind:<10} {took}; failed {failed}; {memory} MiB; {made} connections");
-    }
+    let say = |actuator: &Process, door: &Door, who: &str, kinds: &[&str]| {
+        for kind in kinds {
+            let seen = world.crowd(actuator, door, kind, 10);
+            let mut took = Summary::new("ms");
+            seen.took.iter().for_each(|ms| took.add(*ms));
+            let (memory, made, ended) = (seen.peak_kib / 1024, seen.made, seen.ended);
+            let (failed, answers) = (seen.failed, seen.answers);
+            println!(
+                "crowd {who} {kind:<10} {took}; failed {failed}; {memory} MiB at most; \
+                 {made} connections, {ended} ended, answers {answers:?}"
+            );
+        }
+    };
+    let (actuator, door) = world.start_open_actuator();
+    say(&actuator, &door, "plain", &CROWDS);
+    drop(actuator);
+    let (actuator, door) = world.start_actuator_behind_tls();
+    say(&actuator, &door, "tls", &CROWDS_BY_TLS);
+    say(&actuator, &door.open_to_the_crowd(), "tls, with the token", &CROWDS[3..9]);
 }
 
 trait Figures {
