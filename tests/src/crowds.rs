@@ -49,6 +49,14 @@ impl Door {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Connections that an idle or slow crowd holds at once.
+    pub held: usize,
+    /// How long it is looked at, from when it is there.
+    pub seconds: u64,
+}
+
 /// What was seen while the crowd was there.
 #[derive(Debug)]
 pub struct Seen {
@@ -99,7 +107,7 @@ impl World {
     }
 
     #[track_caller]
-    pub fn crowd(&self, actuator: &Process, door: &Door, kind: &str, seconds: u64) -> Seen {
+    pub fn crowd(&self, actuator: &Process, door: &Door, kind: &str, size: Size) -> Seen {
         let body = json!({"version": "4", "alerts": [repair()]}).to_string();
         let lab = Self::program("lab").display().to_string();
         let mut line: Vec<String> =
@@ -107,7 +115,8 @@ impl World {
                 .map(str::to_owned)
                 .into();
         line.push(format!("--pid={}", actuator.pid()));
-        line.push(format!("--seconds={seconds}"));
+        line.push(format!("--seconds={}", size.seconds));
+        line.push(format!("--held={}", size.held));
         line.extend(door.certificate.iter().map(|it| format!("--certificate={}", it.display())));
         line.extend(door.token.iter().map(|it| format!("--token-file={}", it.display())));
         line.extend(door.insiders.then(|| "--insiders".to_owned()));

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard, Semaphore};
 /// Two Prometheis, two Alertmanagers, some people. The rest is room for those who mean no good: the
 /// more of it, the longer a newcomer has before a flood can push it out; and what each may hold of
 /// memory (16 KiB of headers, 16 KiB of body) times this is what a crowd can hold.
-const PLACES: usize = 512;
+const PLACES: usize = 256;
 
 /// How many may wait for the one large buffer.
 const QUEUE: usize = 4;

@@ -8,11 +8,6 @@ use std::sync::{Mutex, PoisonError};
 use super::Tally;
 use super::line::{Line, Server};
 
-/// Connections that an idle or slow crowd holds at once; with TLS, where each costs a handshake, and
-/// without.
-const HELD: usize = 10_000;
-const HELD_BY_TLS: usize = 2_000;
-
 /// The largest body that is read.
 const MOST: usize = 8 * 1024 * 1024;
 
@@ -54,17 +49,13 @@ impl Kind {
     }
 
     /// From how many connections on it is a crowd.
-    pub fn enough(self, server: &Server) -> u64 {
+    pub fn enough(self, held: usize) -> u64 {
         match self {
             Self::None => 0,
-            _ if self.holds() => held(server) as u64,
+            _ if self.holds() => held as u64,
             _ => 1,
         }
     }
-}
-
-fn held(server: &Server) -> usize {
-    if server.speaks_tls() { HELD_BY_TLS } else { HELD }
 }
 
 /// Until it is over; what became of it goes to the tally.
@@ -72,6 +63,7 @@ pub fn crowd(
     kind: Kind,
     server: &Server,
     credentials: &str,
+    held: usize,
     over: &AtomicBool,
     tally: &Mutex<Tally>,
 ) {
@@ -92,7 +84,7 @@ pub fn crowd(
             // The server has closed on it; without an answer it does not matter to a crowd why.
             Err(_) => tally.ended += 1,
         }
-        if lines.len() > held(server) / super::THREADS {
+        if lines.len() > held / super::THREADS {
             tally.ended += u64::from(lines.pop_front().is_some_and(|line| line.is_ended()));
         }
     }

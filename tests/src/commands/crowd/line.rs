@@ -40,10 +40,6 @@ impl Server {
         Ok(Self { address, tls: tls.transpose()? })
     }
 
-    pub fn speaks_tls(&self) -> bool {
-        self.tls.is_some()
-    }
-
     /// A connection, and nothing said on it.
     pub fn connect_only(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(self.address)?;

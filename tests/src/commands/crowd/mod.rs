@@ -40,6 +40,9 @@ pub struct Arguments {
     pid: u32,
     #[arg(long)]
     seconds: u64,
+    /// Connections that an idle or slow crowd holds at once.
+    #[arg(long)]
+    held: usize,
     /// The good notification.
     #[arg(long)]
     body: String,
@@ -70,7 +73,7 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
     let token = arguments.token_file.as_ref().map(fs::read_to_string).transpose()?;
     let token = token.map(|token| format!("authorization: Bearer {}\r\n", token.trim()));
     let server = Server::new(arguments.server, arguments.certificate.as_deref())?;
-    let kind = arguments.kind;
+    let (kind, held) = (arguments.kind, arguments.held);
     let over = Arc::new(AtomicBool::new(false));
     let tally = Arc::new(Mutex::new(Tally::default()));
     forget_peak(arguments.pid)?;
@@ -79,13 +82,13 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
         .map(|_| {
             let (over, tally, server) = (Arc::clone(&over), Arc::clone(&tally), server.clone());
             let credentials = token.clone().filter(|_| arguments.insiders).unwrap_or_default();
-            thread::spawn(move || kinds::crowd(kind, &server, &credentials, &over, &tally))
+            thread::spawn(move || kinds::crowd(kind, &server, &credentials, held, &over, &tally))
         })
         .collect();
     // The crowd is there first.
     let start = Instant::now();
     let made = || tally.lock().unwrap_or_else(PoisonError::into_inner).made;
-    while made() < kind.enough(&server) && start.elapsed() < GATHERING {
+    while made() < kind.enough(held) && start.elapsed() < GATHERING {
         thread::sleep(PACE);
     }
 
