@@ -41,7 +41,9 @@ fn play(world: &World, more: &[&str]) -> u32 {
     let path = format!("PATH={}:{path}", scratch.display());
     let home = format!("ANSIBLE_HOME={}", scratch.join("ansible").display());
     let file = scratch.join("play.yml").display().to_string();
-    let mut line = vec!["env", &path, &home, "LC_ALL=C.UTF-8", "ANSIBLE_NOCOLOR=1"];
+    // Its default is in the home of the user whom /etc/passwd names, which is not this world's.
+    let temporary = format!("ANSIBLE_REMOTE_TEMP={}", scratch.join("ansible/tmp").display());
+    let mut line = vec!["env", &path, &home, &temporary, "LC_ALL=C.UTF-8", "ANSIBLE_NOCOLOR=1"];
     line.extend(["ansible-playbook", "-i", "localhost,", &file]);
     line.extend(more);
     let output = world.run_within(Ns::Egress, &line, "", PLAY);

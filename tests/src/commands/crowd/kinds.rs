@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::Tally;
 use super::line::{Line, Server};
@@ -17,7 +19,7 @@ pub const HEAD: &str = "POST /api/v1/alerts HTTP/1.1\r\nhost: x\r\n";
 pub enum Kind {
     /// Nobody; to compare with.
     None,
-    /// Connections that say nothing, the oldest made anew without end.
+    /// Connections that say nothing; each that is ended is made anew at once.
     Idle,
     /// The same, each with headers that never end.
     Slow,
@@ -70,6 +72,16 @@ pub fn crowd(
     let tally = || tally.lock().unwrap_or_else(PoisonError::into_inner);
     let mut lines: VecDeque<Line> = VecDeque::new();
     while !over.load(Ordering::Relaxed) && kind != Kind::None {
+        // Who is cut off comes back; the others stay.
+        if lines.len() >= held / super::THREADS {
+            if lines.front().is_some_and(Line::is_ended) {
+                lines.pop_front();
+                tally().ended += 1;
+            } else {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+        }
         let said = one(kind, server, credentials);
         let mut tally = tally();
         match said {
@@ -83,9 +95,6 @@ pub fn crowd(
             }
             // The server has closed on it; without an answer it does not matter to a crowd why.
             Err(_) => tally.ended += 1,
-        }
-        if lines.len() > held / super::THREADS {
-            tally.ended += u64::from(lines.pop_front().is_some_and(|line| line.is_ended()));
         }
     }
     let ended = lines.iter().filter(|line| line.is_ended()).count();
