@@ -1,5 +1,6 @@
 //! Reading a notification without holding what nobody looks at: eight mebibytes of the smallest
-//! labels and alerts would be a hundred once they are maps.
+//! labels and alerts would be a hundred once they are maps, and of brackets or of one text the
+//! parser would keep a copy, or two.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,43 @@ const LABELS: [&str; 5] = ["action", "endpoint", "host", "instance", "path"];
 
 /// Longer than any name that is valid: its value could match nothing.
 const LONGEST: usize = 256;
+
+/// Alertmanager's notifications are four deep; the parser remembers each level that it is in.
+const DEEPEST: usize = 32;
+
+/// A text with escapes is copied before it is read over; nobody's annotation is as long.
+const LONGEST_TEXT: usize = 64 * 1024;
+
+/// Whether a parser can read it without keeping much: looked at before it is read, for the parser
+/// is not to be asked for what it would take to find out.
+pub fn is_plain(json: &[u8]) -> bool {
+    let (mut depth, mut bytes) = (0_usize, json.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' if !is_short(&mut bytes) => return false,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return false;
+        }
+    }
+    true
+}
+
+/// Passes by a text, its closing quote included; one that never ends is short if it is.
+fn is_short(bytes: &mut std::slice::Iter<'_, u8>) -> bool {
+    let before = bytes.len();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => break,
+            b'\\' => _ = bytes.next(),
+            _ => {}
+        }
+    }
+    before - bytes.len() <= LONGEST_TEXT
+}
 
 pub fn alerts<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
@@ -112,10 +150,9 @@ impl<'de> Visitor<'de> for Labels {
         let mut labels = BTreeMap::new();
         while let Some(name) = map.next_key::<String>()? {
             if LABELS.contains(&name.as_str()) {
-                let mut value: String = map.next_value()?;
-                if value.len() > LONGEST {
-                    value.clear();
-                }
+                let value: String = map.next_value()?;
+                // Emptied by a new one: it would keep its room.
+                let value = if value.len() > LONGEST { String::new() } else { value };
                 labels.insert(name, value);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -139,6 +176,22 @@ mod tests {
     struct All {
         #[serde(deserialize_with = "alerts")]
         alerts: Vec<One>,
+    }
+
+    #[test]
+    fn what_is_deep_or_long_is_not_given_to_the_parser() {
+        let nested = |depth: usize| format!("{}{}", "[{".repeat(depth / 2), "}]".repeat(depth / 2));
+        assert!(is_plain(nested(DEEPEST).as_bytes()));
+        assert!(!is_plain(nested(DEEPEST + 2).as_bytes()));
+        // Brackets in a text are a text, and what was closed is not deep.
+        assert!(is_plain(format!(r#"["\"{}"]"#, "[".repeat(DEEPEST + 1)).as_bytes()));
+        assert!(!is_plain(format!(r#"["\\"{}"]"#, "[".repeat(DEEPEST + 1)).as_bytes()));
+        assert!(is_plain("[]".repeat(1000).as_bytes()));
+        assert!(is_plain("]".repeat(1000).as_bytes()));
+        let text = |length: usize| format!(r#"{{"a":"{}"}}"#, "x".repeat(length));
+        assert!(is_plain(text(LONGEST_TEXT - 1).as_bytes()));
+        assert!(!is_plain(text(LONGEST_TEXT).as_bytes()));
+        assert!(!is_plain(format!(r#"["{}"#, "x".repeat(LONGEST_TEXT + 1)).as_bytes()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod lock;
 mod metrics;
 mod notification;
 mod resolve;
+mod seldom;
 mod serve;
 mod validate;
 mod vital;
@@ -323,7 +324,7 @@ fn daemon(flags: &Flags, token: Option<&Path>, web: &WebFlags) -> Reply {
 }
 
 fn start(flags: &Flags, token: Option<&Path>, web: &WebFlags) -> Reply {
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match serve::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return Reply::refused(vec![chain(error)]),
     };

@@ -1,9 +1,12 @@
 //! The actuator's metrics: what it counted, and how the paths stand at the scrape.
 
+use std::time::Instant;
+
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 use web::{Exposition, Refusal};
 
 use crate::engine::{PathStatus, Silence, Word};
+use crate::seldom::Seldom;
 
 pub struct Metrics {
     registry: Registry,
@@ -11,7 +14,8 @@ pub struct Metrics {
     pub failover_failures: IntCounterVec,
     pub failover_duration: HistogramVec,
     pub alerts: IntCounterVec,
-    pub rejected: IntCounterVec,
+    rejected: IntCounterVec,
+    rejections_told: Seldom,
     pub repairs: IntCounterVec,
     pub set_backs: IntCounterVec,
     pub heartbeat: IntGauge,
@@ -112,9 +116,18 @@ impl Metrics {
             failover_duration,
             alerts,
             rejected,
+            rejections_told: Seldom::default(),
             repairs,
             set_backs,
             heartbeat,
+        }
+    }
+
+    /// Counts a notification that was turned away, and tells of it, if seldom.
+    pub fn turned_away(&self, reason: &'static str) {
+        self.rejected.with_label_values(&[reason]).inc();
+        if let Some(unsaid) = self.rejections_told.tell(Instant::now()) {
+            tracing::warn!(reason, unsaid, "notification turned away");
         }
     }
 

@@ -46,6 +46,9 @@ enum Subject {
 
 impl Notification {
     pub fn parse(body: &[u8]) -> Option<Self> {
+        if !frugal::is_plain(body) {
+            return None;
+        }
         let parsed: Self = serde_json::from_slice(body).ok()?;
         if parsed.version != Some(VERSION) {
             tracing::warn!(known = VERSION, "a notification of another version: read all the same");

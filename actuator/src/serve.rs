@@ -47,6 +47,18 @@ pub enum ServeError {
     },
 }
 
+/// Threads that read and answer. More would serve nobody sooner, and each is given a heap of its own,
+/// which keeps what was once needed.
+const SERVING: usize = 2;
+
+/// Threads for what takes its time: an alert, a page, a password, a large body, a file, and people.
+const WORKING: usize = 16;
+
+pub fn runtime() -> std::io::Result<Runtime> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    threads.worker_threads(SERVING).max_blocking_threads(WORKING).enable_all().build()
+}
+
 pub fn serve(engine: Engine, options: Options, runtime: &Runtime) -> Result<(), ServeError> {
     for path in &engine.config().paths {
         let endpoints: Vec<String> =
@@ -112,11 +124,7 @@ async fn run(shared: Shared, options: Options, supervisor: &Supervisor) -> Resul
     }
 
     let metrics = shared.lock().metrics();
-    let webhook = Arc::new(Webhook {
-        metrics: Arc::clone(&metrics),
-        engine: shared.clone(),
-        telemetry_path: options.telemetry_path,
-    });
+    let webhook = Arc::new(Webhook::new(shared.clone(), options.telemetry_path));
     let alerts = move |request| {
         let webhook = Arc::clone(&webhook);
         async move { webhook.answer(request).await }

@@ -2,8 +2,7 @@
 //! Changes nothing, needs no daemon.
 
 use egress::config::{Config, PathConfig};
-use egress::firewall::Rules;
-use egress::firewall::foreign::{self, Blocked};
+use egress::firewall::foreign::Blocked;
 use egress::handshakes::Handshakes;
 use egress::health::Verdict;
 use egress::observe::{self, chain};
@@ -31,12 +30,7 @@ pub fn validate(config: &Config, store: &Store) -> Reply {
 
 /// Rules of other programs that block what the path needs. What only may block changes no exit code.
 fn in_the_way(path: &PathConfig, lines: &mut Vec<String>) -> u8 {
-    let uplinks = observe::uplinks(path, &[]).map(|uplinks| uplinks.in_use).unwrap_or_default();
-    let uplink = match uplinks.as_slice() {
-        [only] => Some(only.name.as_str()),
-        _ => None,
-    };
-    match foreign::blocked(&Rules::of(path), uplink) {
+    match observe::in_the_way(path) {
         Ok(blocked) => {
             let sure = blocked.iter().any(Blocked::is_sure);
             lines.extend(blocked.iter().map(|blocked| format!("{}: {blocked}", path.name)));

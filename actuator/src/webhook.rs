@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde_json::json;
-use web::body::BodyError;
+use tokio::sync::Semaphore;
+use web::body::{Body, BodyError};
 use web::{Answer, Refusal, Request, answer};
 
 use crate::engine::{Outcome, Shared};
@@ -28,12 +30,19 @@ const BODY_LIMIT: usize = 8 * 1024 * 1024;
 pub const ROUTE: &str = "/api/v1/alerts";
 
 pub struct Webhook {
-    pub engine: Shared,
-    pub metrics: Arc<Metrics>,
-    pub telemetry_path: String,
+    engine: Shared,
+    metrics: Arc<Metrics>,
+    telemetry_path: String,
+    alerts: Turns,
+    pages: Turns,
 }
 
 impl Webhook {
+    pub fn new(engine: Shared, telemetry_path: String) -> Self {
+        let metrics = engine.lock().metrics();
+        Self { engine, metrics, telemetry_path, alerts: Turns::new(), pages: Turns::new() }
+    }
+
     pub async fn answer(&self, request: Request) -> Answer {
         let path = request.uri().path().to_owned();
         let reads = [Method::GET, Method::HEAD].contains(request.method());
@@ -53,7 +62,7 @@ impl Webhook {
     }
 
     fn reject(&self, reason: &'static str, status: StatusCode) -> Answer {
-        turned_away(&self.metrics, reason, status);
+        self.metrics.turned_away(reason);
         answer(status, TEXT, format!("{reason}\n"))
     }
 
@@ -66,31 +75,33 @@ impl Webhook {
             Err(BodyError::Broken) => return self.reject("body", StatusCode::BAD_REQUEST),
             Err(BodyError::Busy) => return self.reject("busy", StatusCode::SERVICE_UNAVAILABLE),
         };
+        // What is no notification takes no turn: a crowd of such must not be waited for.
+        let Some((notification, body)) = parse(body).await else {
+            return self.reject("parse", StatusCode::BAD_REQUEST);
+        };
         let engine = self.engine.clone();
-        // A large body is held to the end: what is made of it takes memory too.
-        let handled = tokio::task::spawn_blocking(move || {
-            let notification = Notification::parse(&body)?;
-            Some(notification.handle(&mut engine.lock()))
+        let handled = self.alerts.take(move || {
+            let outcomes = notification.handle(&mut engine.lock());
+            (outcomes, body)
         });
-        let outcomes = match handled.await {
-            Ok(Some(outcomes)) => outcomes,
-            Ok(None) => return self.reject("parse", StatusCode::BAD_REQUEST),
-            Err(_) => return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "try again\n"),
+        let Some((outcomes, body)) = handled.await else {
+            return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "try again\n");
         };
         let retry = outcomes.iter().any(Outcome::retry);
         let status = if retry { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
         let words: Vec<&str> = outcomes.iter().map(Outcome::word).collect();
-        answer(status, JSON, json!({ "outcomes": words }).to_string())
+        let said = json!({ "outcomes": words }).to_string();
+        answer(status, JSON, Bytes::from_owner(Told { said, _body: body }))
     }
 
     async fn metrics(&self, limit: Duration) -> Answer {
         let engine = self.engine.clone();
-        let page = tokio::task::spawn_blocking(move || {
+        let page = self.pages.take(move || {
             let engine = engine.lock();
             engine.metrics().page(&engine.standings(), engine.silence().as_ref())
         });
         match tokio::time::timeout(limit, page).await {
-            Ok(Ok(page)) => answer(StatusCode::OK, METRICS, page),
+            Ok(Some(page)) => answer(StatusCode::OK, METRICS, page),
             _ => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "try again\n"),
         }
     }
@@ -105,21 +116,80 @@ impl Webhook {
     }
 }
 
+/// An answer, and what it answers: a large one gives the only large buffer back when its answer,
+/// which may be large too, has gone; or those who read no answers could have any number of them.
+struct Told {
+    said: String,
+    _body: Body,
+}
+
+impl AsRef<[u8]> for Told {
+    fn as_ref(&self) -> &[u8] {
+        self.said.as_bytes()
+    }
+}
+
+/// Who wants the engine waits here in order, and not each on a thread of its own: threads are
+/// memory, and whoever asks for pages without end must not be ahead of an alert.
+struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    fn new() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+
+    /// Runs it when it is its turn, to the end though nobody waits for it any more.
+    async fn take<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        done.await.ok()
+    }
+}
+
+/// A small one is read in microseconds; a large one away from the threads that serve others.
+async fn parse(body: Body) -> Option<(Notification, Body)> {
+    let is_small = matches!(body, Body::Small(_));
+    let parse = move || Notification::parse(&body).map(|notification| (notification, body));
+    if is_small { parse() } else { tokio::task::spawn_blocking(parse).await.ok()? }
+}
+
 fn allow(mut answer: Answer, methods: &'static str) -> Answer {
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     answer
 }
 
-fn turned_away(metrics: &Metrics, reason: &'static str, status: StatusCode) {
-    metrics.rejected.with_label_values(&[reason]).inc();
-    tracing::warn!(reason, %status, "notification turned away");
-}
-
 /// Counts who was not let in. Without a path it was a connection, which may have been a notification.
 pub fn refused(metrics: &Metrics, refusal: Refusal, path: &str) {
     if path == ROUTE || path.is_empty() {
-        turned_away(metrics, refusal.word(), refusal.status());
+        metrics.turned_away(refusal.word());
     } else {
         tracing::debug!(reason = refusal.word(), path, "turned away");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_at_a_time_has_its_turn_and_keeps_it_though_nobody_waits() {
+        let turns = Turns::new();
+        let (open, door) = mpsc::channel::<()>();
+        let first = turns.take(move || door.recv().is_ok());
+        // It has begun, and whoever asked for it is gone.
+        assert!(tokio::time::timeout(Duration::from_millis(100), first).await.is_err());
+        let mut second = std::pin::pin!(turns.take(|| true));
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut second).await.is_err());
+        open.send(()).expect("the first still waits");
+        assert_eq!(second.await, Some(true));
     }
 }

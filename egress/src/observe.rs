@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::bounded;
 use crate::config::{Endpoint, PathConfig, Uplinks, Workload};
 use crate::device::{self, DeviceError, DeviceView, Likeness};
-use crate::firewall::{self, Count, Leaked, Listing, Reader, Reading, Walls};
+use crate::firewall::foreign::{self, Blocked};
+use crate::firewall::{self, Count, Leaked, Listing, Reader, Reading, Rules, Walls};
 use crate::handshakes::Handshakes;
 use crate::health::{
     Clock, Evidence, Leak, Lock, Peer, Probe, Standing, Uplink, Verdict, classify,
@@ -172,6 +173,16 @@ fn uplinks_by(
     to_cover.sort();
     to_cover.dedup();
     Ok(Uplinked { in_use, to_cover })
+}
+
+/// Rules of other programs that block what the path needs. Reads the whole ruleset: for people only.
+pub fn in_the_way(path: &PathConfig) -> Result<Vec<Blocked>, firewall::NftError> {
+    let uplinks = uplinks(path, &[]).map(|uplinks| uplinks.in_use).unwrap_or_default();
+    let uplink = match uplinks.as_slice() {
+        [only] => Some(only.name.as_str()),
+        _ => None,
+    };
+    foreign::blocked(&Rules::of(path), uplink)
 }
 
 /// A whole cycle: probes first, then looks, so that the verdict rests on the newest counters.

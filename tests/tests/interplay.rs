@@ -283,6 +283,8 @@ fn validate_names_the_table_and_chain_that_is_in_the_way() {
             let validated = world.actuator(&["validate"]);
             assert_eq!(validated.exit, 3, "{validated:?}");
             assert!(validated.out.contains(said), "{said}: {validated:?}");
+            let status = world.actuator(&["status"]);
+            assert!(status.exit == 3 && status.out.contains(said), "{said}: {status:?}");
             world.delete_table("inet", "theirs");
         }
         // A rule that cannot be read with certainty may, and changes no exit code.
@@ -294,5 +296,7 @@ fn validate_names_the_table_and_chain_that_is_in_the_way() {
         let validated = world.actuator(&["validate"]);
         assert_eq!(validated.exit, 0, "{validated:?}");
         assert!(validated.out.contains("chain base may block handshakes"), "{validated:?}");
+        let status = world.actuator(&["status"]);
+        assert!(status.exit == 0 && !status.out.contains("block"), "{status:?}");
     });
 }

@@ -71,6 +71,9 @@ pub async fn read(request: Request, most: usize) -> Result<Body, BodyError> {
     }
     let large = tokio::time::timeout(LARGE_WAIT, place.large()).await;
     let mut large = large.ok().flatten().ok_or(BodyError::Busy)?;
+    // All that it can need, once: a buffer that grows is copied, and leaves its old places behind.
+    // Only what is written to becomes memory.
+    large.reserve_exact(most + SMALL);
     large.extend_from_slice(&bytes);
     drop(bytes);
     match tokio::time::timeout(LARGE_TIME, collect(&mut body, &mut large, most)).await {

@@ -4,7 +4,7 @@
 //!
 //! Must never end a connection whose request is being acted on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard, Semaphore};
@@ -12,7 +12,7 @@ use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard, Semaphore};
 /// Two Prometheis, two Alertmanagers, some people. The rest is room for those who mean no good: the
 /// more of it, the longer a newcomer has before a flood can push it out; and what each may hold of
 /// memory (16 KiB of headers, 16 KiB of body) times this is what a crowd can hold.
-const PLACES: usize = 512;
+const PLACES: usize = 256;
 
 /// How many may wait for the one large buffer.
 const QUEUE: usize = 4;
@@ -30,7 +30,12 @@ pub struct Crowd {
 struct Members {
     turn: u64,
     by_id: HashMap<u64, Member>,
+    /// Those who can be asked to leave, and who first.
+    by_rank: BTreeMap<Rank, u64>,
 }
+
+/// Without credentials first, then whose latest event is longest ago; no two have the same.
+type Rank = (bool, u64);
 
 struct Member {
     /// Whether it has shown credentials.
@@ -93,13 +98,8 @@ impl Crowd {
     fn try_enter(self: &Arc<Self>) -> Option<Place> {
         let mut members = self.lock();
         if members.by_id.len() >= PLACES {
-            let oldest = members
-                .by_id
-                .iter()
-                .filter(|(_, member)| member.heard && !member.acting)
-                .min_by_key(|(_, member)| (member.proven, member.since));
-            let oldest = *oldest?.0;
-            if let Some(member) = members.by_id.remove(&oldest) {
+            let (_, first) = members.by_rank.pop_first()?;
+            if let Some(member) = members.by_id.remove(&first) {
                 member.leave.notify_one();
             }
         }
@@ -112,7 +112,7 @@ impl Crowd {
             acting: false,
             leave: Arc::clone(&leave),
         };
-        members.by_id.insert(id, member);
+        members.insert(id, member);
         Some(Place { id, leave, crowd: Arc::clone(self) })
     }
 
@@ -125,6 +125,25 @@ impl Members {
     fn next(&mut self) -> u64 {
         self.turn += 1;
         self.turn
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Member> {
+        let member = self.by_id.remove(&id)?;
+        self.by_rank.remove(&member.rank());
+        Some(member)
+    }
+
+    fn insert(&mut self, id: u64, member: Member) {
+        if member.heard && !member.acting {
+            self.by_rank.insert(member.rank(), id);
+        }
+        self.by_id.insert(id, member);
+    }
+}
+
+impl Member {
+    fn rank(&self) -> Rank {
+        (self.proven, self.since)
     }
 }
 
@@ -164,15 +183,16 @@ impl Place {
     fn change(&self, change: impl FnOnce(&mut Member, u64)) {
         let mut members = self.crowd.lock();
         let turn = members.next();
-        if let Some(member) = members.by_id.get_mut(&self.id) {
-            change(member, turn);
+        if let Some(mut member) = members.remove(self.id) {
+            change(&mut member, turn);
+            members.insert(self.id, member);
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.crowd.lock().by_id.remove(&self.id);
+        self.crowd.lock().remove(self.id);
         self.crowd.left.notify_one();
     }
 }

@@ -8,6 +8,7 @@ mod crowd;
 pub mod exposition;
 pub mod flags;
 pub mod gate;
+mod greeting;
 pub mod listen;
 pub mod live;
 mod local;

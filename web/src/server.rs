@@ -23,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::crowd::{Crowd, Place};
 use crate::gate::{Admitted, Gate, Refusal};
+use crate::greeting::Greeting;
 use crate::live::Live;
 
 pub type Request = hyper::Request<Incoming>;
@@ -170,10 +171,13 @@ async fn heard<F: Future>(future: F, place: &Place) -> F::Output {
 async fn handshake(
     stream: TcpStream,
     tls: Arc<ServerConfig>,
-) -> Result<TlsStream<TcpStream>, Option<Refusal>> {
-    let handshake = TlsAcceptor::from(tls).accept(stream);
+) -> Result<TlsStream<Greeting<TcpStream>>, Option<Refusal>> {
+    let handshake = TlsAcceptor::from(tls).accept(Greeting::new(stream));
     let error = match tokio::time::timeout(HEADER_TIMEOUT, handshake).await {
-        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().0.is_over();
+            return Ok(stream);
+        }
         Ok(Err(error)) => error,
         Err(_) => return Err(None),
     };

@@ -3,6 +3,7 @@
 
 use egress::clock::Moment;
 use egress::config::{Endpoint, PathConfig};
+use egress::firewall::foreign::Blocked;
 use egress::health::{Leak, Standing};
 use egress::names::PathName;
 use egress::observe::{self, Sight, chain, handshake_age};
@@ -119,11 +120,12 @@ impl From<&egress::state::Act> for Given {
 }
 
 impl Engine {
-    /// For people: with the latest decisions.
+    /// For people: with the latest decisions, and what other firewalls keep from passing.
     pub fn status(&self) -> Status {
         let mut paths = self.standings();
         for (one, path) in paths.iter_mut().zip(&self.config.paths) {
             one.decisions = self.history.last(&path.name, DECISIONS);
+            one.problems.extend(in_the_way(path));
         }
         let watchdog = self.silence().filter(|_| self.begun);
         Status { schema: SCHEMA, pid: std::process::id(), daemon: self.begun, watchdog, paths }
@@ -256,6 +258,14 @@ fn problems(sight: &Sight, path: &PathConfig) -> Vec<String> {
         );
     }
     problems
+}
+
+/// What is certain only; `validate` names also what may block.
+fn in_the_way(path: &PathConfig) -> Vec<String> {
+    match observe::in_the_way(path) {
+        Ok(blocked) => blocked.iter().filter(|it| it.is_sure()).map(Blocked::to_string).collect(),
+        Err(error) => vec![format!("other firewalls were not read: {}", chain(error))],
+    }
 }
 
 impl Status {

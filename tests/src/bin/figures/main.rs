@@ -13,10 +13,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use lab::crowds::{CROWDS, CROWDS_BY_TLS, Door, Size};
 use lab::incidents::Backup;
 use lab::programs::{ACTUATOR, tunnel_down};
 use lab::{
-    Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Leak, Ns, World, eventually,
+    Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Leak, Ns, Process, World,
+    eventually,
 };
 
 use nix::sys::signal::Signal;
@@ -282,14 +284,27 @@ fn incidents(rounds: u32) {
 /// A good notification in each kind of crowd: asked to answered, on a connection of its own.
 fn crowds() {
     let world = locked(&EgressConfig::quick());
-    let actuator = world.start_actuator();
-    for kind in lab::crowds::CROWDS {
-        let seen = world.crowd(&actuator, kind, 10);
-        let mut took = Summary::new("ms");
-        seen.took.iter().for_each(|ms| took.add(*ms));
-        let (memory, made, failed) = (seen.most_memory_kib / 1024, seen.connections, seen.failed);
-        println!("crowd {kind:<10} {took}; failed {failed}; {memory} MiB; {made} connections");
-    }
+    // With TLS each costs a handshake.
+    let (many, fewer) = (Size { held: 10_000, seconds: 6 }, Size { held: 2_000, seconds: 6 });
+    let say = |actuator: &Process, door: &Door, who: &str, size: Size, kinds: &[&str]| {
+        for kind in kinds {
+            let seen = world.crowd(actuator, door, kind, size);
+            let mut took = Summary::new("ms");
+            seen.took.iter().for_each(|ms| took.add(*ms));
+            let (memory, made, ended) = (seen.peak_kib / 1024, seen.made, seen.ended);
+            let (failed, answers) = (seen.failed, seen.answers);
+            println!(
+                "crowd {who} {kind:<10} {took}; failed {failed}; {memory} MiB at most; \
+                 {made} connections, {ended} ended, answers {answers:?}"
+            );
+        }
+    };
+    let (actuator, door) = world.start_open_actuator();
+    say(&actuator, &door, "plain", many, &CROWDS);
+    drop(actuator);
+    let (actuator, door) = world.start_actuator_behind_tls();
+    say(&actuator, &door, "tls", fewer, &CROWDS_BY_TLS);
+    say(&actuator, &door.open_to_the_crowd(), "tls, with the token", fewer, &CROWDS[3..9]);
 }
 
 trait Figures {
