@@ -5,6 +5,8 @@
 
 mod alert;
 mod converge;
+#[cfg(test)]
+mod documented;
 mod evidence;
 mod heartbeat;
 #[cfg(test)]
