@@ -42,6 +42,7 @@ pub mod incidents;
 mod keys;
 pub mod kinds;
 mod leaks;
+pub mod markdown;
 mod monitoring;
 mod mounts;
 mod observer;
