@@ -50,6 +50,11 @@ const OUTCOMES: [(&str, &[&str]); 4] = [
 /// Why a notification was turned away, beside who sent it; each from the first scrape on.
 const REJECTIONS: [&str; 5] = ["body", "busy", "method", "parse", "too_large"];
 
+/// Every word that can be a `reason` label of a notification turned away.
+pub fn rejections() -> impl Iterator<Item = &'static str> {
+    REJECTIONS.into_iter().chain(Refusal::ALL.map(Refusal::word))
+}
+
 impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
@@ -83,7 +88,7 @@ impl Metrics {
             "Notifications turned away before their alerts were looked at.",
             &["reason"],
         );
-        for reason in REJECTIONS.into_iter().chain(Refusal::ALL.map(Refusal::word)) {
+        for reason in rejections() {
             rejected.with_label_values(&[reason]);
         }
         let repairs = counter(

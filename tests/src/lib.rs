@@ -44,6 +44,7 @@ mod keys;
 pub mod kinds;
 mod leaks;
 pub mod many;
+pub mod markdown;
 mod monitoring;
 mod mounts;
 mod observer;

@@ -76,6 +76,39 @@ fn s2_s5_a_dead_primary_is_left_once_and_for_good() {
     });
 }
 
+/// The lines of README's drill, as they stand there, but for `sudo`: a table that makes the primary
+/// dead, and its end.
+fn drill() -> (Vec<String>, Vec<String>) {
+    let readme = include_str!("../../README.md");
+    let lines = readme.lines().filter_map(|line| line.strip_prefix("sudo nft "));
+    let (end, begin) = lines
+        .map(|line| format!("nft {line}"))
+        .partition(|line: &String| line.starts_with("nft delete"));
+    (begin, end)
+}
+
+#[test]
+fn the_drill_of_the_readme_is_a_failover() {
+    inside("the_drill_of_the_readme_is_a_failover", |world| {
+        locked(world);
+        let _actuator = world.start_actuator();
+        let run = |lines: &[String]| {
+            for line in lines {
+                world.exec_ok(Ns::Egress, &["sh", "-c", line]);
+            }
+        };
+        let (begin, end) = drill();
+        assert!(begin.len() == 3 && end.len() == 1, "{begin:?} {end:?}");
+        eventually(SOON, "the tunnel is up", || world.actuator(&["validate"]).exit == 0);
+        run(&begin);
+        eventually(SOON, "the primary is seen to be down", || is_down(world));
+        assert_eq!(world.notify(&[tunnel_down("primary")]), (200, vec!["switched".into()]));
+        run(&end);
+        let said = world.actuator_ok(&["converge"]);
+        assert!(said.contains("failback"), "{said}");
+    });
+}
+
 #[test]
 fn s9_no_switch_to_a_dead_backup_until_it_lives() {
     inside("s9_no_switch_to_a_dead_backup_until_it_lives", |world| {

@@ -7,6 +7,8 @@ mod alert;
 mod bring_up;
 mod candidate;
 mod converge;
+#[cfg(test)]
+mod documented;
 mod evidence;
 mod heartbeat;
 #[cfg(test)]

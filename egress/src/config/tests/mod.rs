@@ -1,5 +1,6 @@
 //! Configurations good and bad, each bad one with the words and the line it must be told in.
 
+mod documented;
 mod ids;
 mod mistakes;
 mod wg_quick;
