@@ -99,6 +99,12 @@ for file in tests/*.yml; do
 done
 check "the leak is the same in VpnEgressLeak and VpnEgressTunnelDown" one_leak
 
+hosts_kept() {
+  grep -E '(^|[^a-z])(on|by) ?\(' "$rules" >"$scratch/joins"
+  ! grep -v '(host, ' "$scratch/joins"
+}
+check "every join and every sum keeps the host" hosts_kept
+
 # --- every alert is complete, in the runbook and in a test
 [[ $(alerts | wc -l) -gt 0 ]] || { echo "no alerts found in $rules"; exit 1; }
 while read -r name _; do
