@@ -1,5 +1,6 @@
 //! `actuator`: receives alerts, decides, acts. The command line holds what only a person may do.
 
+mod advice;
 mod boot;
 mod control;
 mod decide;
@@ -11,6 +12,7 @@ mod ids;
 mod lock;
 mod metrics;
 mod notification;
+mod render;
 mod serve;
 mod validate;
 mod vital;
@@ -127,6 +129,9 @@ enum Act {
     /// Show the rules that the config asks for.
     #[command(subcommand)]
     Killswitch(Rules),
+    /// Print what Alertmanager needs to know, for several hosts.
+    #[command(subcommand)]
+    Render(render::Render),
     /// The points at which a test may end this program.
     #[cfg(debug_assertions)]
     #[command(hide = true)]
@@ -210,6 +215,7 @@ fn main() -> ExitCode {
             control::report(ids::converge(reply, *check, &flags.config_file()), form(*json))
         }
         Act::Ids(command) => ids::run(command, &flags.config_file()),
+        Act::Render(command) => render::run(command),
         #[cfg(debug_assertions)]
         Act::FaultPoints => Reply::done(
             egress::fault::Point::ALL.iter().map(|point| point.name().to_owned()).collect(),

@@ -21,7 +21,7 @@ use socket2::Socket;
 
 pub use echo::{EchoOutcome, EchoRequest, Way, echo};
 pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
-pub use source::source_address;
+pub use source::{own_addresses, source_address, usual_source_address};
 pub use uplink::{Device, UplinkVerdict, default_route_devices, device, uplink};
 
 /// Why a probe could not be made. It says nothing about the far end.
