@@ -131,6 +131,12 @@ for file in tests/*.yml; do
 done
 check "the leak is the same in VpnEgressLeak and VpnEgressTunnelDown" one_leak
 
+hosts_kept() {
+  grep -E '(^|[^a-z])(on|by) ?\(' "$rules" >"$scratch/joins"
+  ! grep -v '(host, ' "$scratch/joins"
+}
+check "every join and every sum keeps the host" hosts_kept
+
 # --- every alert is complete, in the runbook and in a test
 [[ $(alerts | wc -l) -gt 0 ]] || { echo "no alerts found in $rules"; exit 1; }
 while read -r name _; do
@@ -179,6 +185,42 @@ while read -r name severity action; do
 done < <(alerts)
 check "another team's alert with an action goes to people" \
   routed people alertname=DiskFull action=cleanup severity=warning
+
+# --- several hosts: the example that `actuator render alertmanager` makes
+fleet=../docs/guides/fleet
+mkdir "$scratch/fleet"
+for file in ca.crt gw1.token gw2.token gw3.token; do install -m 600 /dev/null "$scratch/fleet/$file"; done
+cp "$rules" "$scratch/"
+for file in alertmanager.yml prometheus.yml; do
+  sed "s|/etc/prometheus/vpn-egress/|$scratch/fleet/|" "$fleet/$file" >"$scratch/fleet-$file"
+done
+check "promtool check config fleet/prometheus.yml" promtool check config "$scratch/fleet-prometheus.yml"
+check "amtool check-config fleet/alertmanager.yml" amtool check-config "$scratch/fleet-alertmanager.yml"
+# fleet_routed RECEIVERS LABELS...
+fleet_routed() {
+  local name="fleet: ${*:2} goes to $1" receivers=$1
+  shift
+  check "$name" amtool config routes test --config.file="$scratch/fleet-alertmanager.yml" \
+    --verify.receivers="$receivers" "$@"
+}
+while read -r name severity action; do
+  labels=(alertname="$name" severity="$severity" path=media instance=l job=vpn-egress-exporter)
+  [[ $action == - ]] || labels+=(action="$action")
+  case $action in
+    heartbeat)
+      fleet_routed actuator-gw1,actuator-gw2,actuator-gw3 "${labels[@]}"
+      fleet_routed actuator-gw2 "${labels[@]}" host=gw2
+      fleet_routed nobody "${labels[@]}" host=gw22
+      ;;
+    -) fleet_routed people "${labels[@]}" host=gw2 ;;
+    *)
+      for host in gw1 gw2 gw3; do fleet_routed "actuator-$host,people" "${labels[@]}" host="$host"; done
+      fleet_routed nobody,people "${labels[@]}" host=gw22
+      fleet_routed nobody,people "${labels[@]}"
+      ;;
+  esac
+done < <(alerts)
+fleet_routed people alertname=DiskFull action=cleanup host=gw2
 
 # --- inhibition, by Alertmanager itself
 alertmanager=$(command -v alertmanager || command -v prometheus-alertmanager || true)

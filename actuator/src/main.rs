@@ -1,5 +1,6 @@
 //! `actuator`: receives alerts, decides, acts. The command line holds what only a person may do.
 
+mod advice;
 mod boot;
 mod control;
 mod decide;
@@ -12,6 +13,7 @@ mod init;
 mod lock;
 mod metrics;
 mod notification;
+mod render;
 mod resolve;
 mod seldom;
 mod serve;
@@ -140,6 +142,9 @@ enum Act {
     /// Show the rules that the config asks for.
     #[command(subcommand)]
     Killswitch(Rules),
+    /// Print what Alertmanager needs to know, for several hosts.
+    #[command(subcommand)]
+    Render(render::Render),
     /// The points at which a test may end this program.
     #[cfg(debug_assertions)]
     #[command(hide = true)]
@@ -230,6 +235,7 @@ fn main() -> ExitCode {
             )
         }
         Act::Ids(command) => ids::run(command, &flags.config_file(), &Store::new(&flags.state)),
+        Act::Render(command) => render::run(command),
         #[cfg(debug_assertions)]
         Act::FaultPoints => Reply::done(
             egress::fault::Point::ALL.iter().map(|point| point.name().to_owned()).collect(),

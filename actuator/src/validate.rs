@@ -1,4 +1,5 @@
-//! `validate`: the config, one classified health check, and whether another firewall is in the way.
+//! `validate`: the config, one classified health check, whether another firewall is in the way, and
+//! what cannot work as it is set up.
 //! Changes nothing, needs no daemon.
 
 use egress::config::{Config, PathConfig};
@@ -8,6 +9,7 @@ use egress::health::Verdict;
 use egress::observe::{self, chain};
 use egress::state::Store;
 
+use crate::advice;
 use crate::control::{Reply, exit};
 
 pub fn validate(config: &Config, store: &Store) -> Reply {
@@ -24,6 +26,7 @@ pub fn validate(config: &Config, store: &Store) -> Reply {
         lines.push(format!("{}: {}", path.name, cycle.verdict));
         worst = worst.max(code(&cycle.verdict));
         worst = worst.max(in_the_way(path, &mut lines));
+        lines.extend(advice::of(path).iter().map(|advice| format!("{}: {advice}", path.name)));
     }
     Reply::new(lines, worst)
 }

@@ -65,6 +65,10 @@ pub enum Ns {
     Container,
     /// In the cable between host and router; there once a test has cut it.
     Wire,
+    /// Hosts with a lock of their own, beside the host under test; see [`crate::fleet`].
+    Gateway1,
+    Gateway2,
+    Gateway3,
 }
 
 impl Ns {
@@ -80,6 +84,9 @@ impl Ns {
             Self::World => "world",
             Self::Container => "container",
             Self::Wire => "wire",
+            Self::Gateway1 => "gw1",
+            Self::Gateway2 => "gw2",
+            Self::Gateway3 => "gw3",
         }
     }
 }

@@ -33,6 +33,13 @@ pub fn inside(name: &str, test: impl FnOnce(&mut World)) {
     inside_as(name, Users::One, test);
 }
 
+/// The same; outside, what was printed inside, line by line. What is made inside can be kept so,
+/// where nothing but the world's own files can be written.
+#[track_caller]
+pub fn inside_heard(name: &str, test: impl FnOnce(&mut World)) -> Option<Vec<String>> {
+    inside_as(name, Users::One, test)
+}
+
 /// The same with more users than one and with cgroups of its own, where root runs it: a user
 /// namespace made by an ordinary user has neither. What could not be had is for the test to say.
 #[track_caller]
@@ -41,11 +48,11 @@ pub fn inside_with_users(name: &str, test: impl FnOnce(&mut World)) {
 }
 
 #[track_caller]
-fn inside_as(name: &str, users: Users, test: impl FnOnce(&mut World)) {
+fn inside_as(name: &str, users: Users, test: impl FnOnce(&mut World)) -> Option<Vec<String>> {
     if env::var_os(MARKER).is_some_and(|marker| marker == name) {
         mounts::prepare();
         test(&mut World::build());
-        return;
+        return None;
     }
     let mut command = reexecute(name, users).unwrap_or_else(|refused| panic!("{refused}"));
     command
@@ -60,6 +67,7 @@ fn inside_as(name: &str, users: Users, test: impl FnOnce(&mut World)) {
     relay(child.stdout.take(), sender.clone());
     relay(child.stderr.take(), sender);
     let status = wait(&mut child, limit);
+    let lines: Vec<String> = lines.iter().collect();
     let ran_it = lines.iter().any(|line| line.starts_with("test result: ok. 1 passed; 0 failed;"));
     let Some(status) = status else {
         panic!("{name}: not finished within {limit:?}, ended");
@@ -70,6 +78,7 @@ fn inside_as(name: &str, users: Users, test: impl FnOnce(&mut World)) {
         "{name}: no test of that name ran inside the lab; `inside` must be given the test's own \
          name, with its module path"
     );
+    Some(lines)
 }
 
 /// For a program: returns inside the namespaces. Outside it executes the program again with the

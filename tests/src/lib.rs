@@ -35,6 +35,7 @@ mod enter;
 mod eventually;
 mod exec;
 mod faults;
+pub mod fleet;
 pub mod flood;
 mod host_faults;
 mod http;
@@ -70,7 +71,7 @@ mod world;
 
 pub use addresses::{Endpoint, Exit, Ns};
 pub use egress_config::EgressConfig;
-pub use enter::{enter_for_bin, inside, inside_with_users};
+pub use enter::{enter_for_bin, inside, inside_heard, inside_with_users};
 pub use eventually::{Observed, eventually};
 pub use faults::Direction;
 pub use http::Response;

@@ -7,6 +7,9 @@ use std::process::Command;
 /// Configs, logs and state of one world. On a tmpfs, so it ends with the world.
 pub const SCRATCH: &str = "/run/lab";
 
+/// What `/etc/resolv.conf` says inside.
+pub const RESOLVERS: &str = "/run/lab/resolv.conf";
+
 /// `TMPDIR` inside: the host's `/tmp` is read-only there.
 pub const TEMPORARY: &str = "/run/lab/tmp";
 
@@ -21,7 +24,25 @@ pub fn prepare() {
     for dir in ["/run/netns", "/run/wireguard", SCRATCH, TEMPORARY] {
         fs::create_dir_all(dir).unwrap_or_else(|error| panic!("creating {dir}: {error}"));
     }
+    own_resolvers();
     protect_host_files();
+}
+
+/// The world has no resolver, whatever the machine asks: `/etc/resolv.conf` is a file of ours, empty
+/// until a test writes [`RESOLVERS`]. On many machines it is a link into `/run`, which is ours.
+fn own_resolvers() {
+    const NAMED: &str = "/etc/resolv.conf";
+    fs::write(RESOLVERS, "").unwrap_or_else(|error| panic!("{RESOLVERS}: {error}"));
+    match fs::read_link(NAMED) {
+        Ok(target) => {
+            let target = Path::new("/etc").join(target);
+            let made = target.parent().map_or(Ok(()), fs::create_dir_all);
+            // A link that leads elsewhere is left as it is: what it names is not written to.
+            let _ = made.and_then(|()| std::os::unix::fs::symlink(RESOLVERS, &target));
+        }
+        Err(_) if Path::new(NAMED).exists() => mount(&["--bind", RESOLVERS, NAMED]),
+        Err(_) => {}
+    }
 }
 
 /// A program under test that writes where it should not must fail, not change the host.

@@ -18,7 +18,7 @@ pub struct Loop {
 }
 
 /// A file of `alerting-rules/`.
-fn shipped(name: &str) -> (PathBuf, String) {
+pub(crate) fn shipped(name: &str) -> (PathBuf, String) {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../alerting-rules").join(name);
     let text =
         fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -27,7 +27,7 @@ fn shipped(name: &str) -> (PathBuf, String) {
 
 /// The text with a part of it replaced, which must be there.
 #[track_caller]
-fn adapted(text: &str, from: &str, to: &str) -> String {
+pub(crate) fn adapted(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "the shipped file has no `{from}` any more");
     text.replace(from, to)
 }

@@ -16,6 +16,8 @@ pub struct Heartbeat {
     last: Uptime,
     /// Told once per silence, and acted on once: a person who releases the stop knows of it.
     told: bool,
+    /// Any at all, since the start.
+    heard: bool,
 }
 
 /// For the status and the metrics page.
@@ -30,16 +32,23 @@ pub struct Silence {
 
 impl Heartbeat {
     pub fn new() -> Self {
-        Self { last: Uptime::now(), told: false }
+        Self { last: Uptime::now(), told: false, heard: false }
     }
 }
 
 impl Engine {
     /// The watchdog arrived.
     pub fn heartbeat(&mut self) {
-        if std::mem::replace(&mut self.heartbeat, Heartbeat::new()).told {
+        let heard = Heartbeat { heard: true, ..Heartbeat::new() };
+        if std::mem::replace(&mut self.heartbeat, heard).told {
             tracing::info!("the heartbeat is back");
         }
+    }
+
+    /// Whether any came since the start: without one, none of Prometheus, Alertmanager and the way
+    /// between is known to be there.
+    pub fn heard_a_heartbeat(&self) -> bool {
+        self.heartbeat.heard
     }
 
     pub fn silence(&self) -> Option<Silence> {

@@ -34,6 +34,13 @@ impl Status {
                 ink.red(&format!("watchdog silent for {since}: no alert may reach this host")),
             );
         }
+        if self.daemon && !self.heard {
+            lines.push(
+                "no heartbeat yet: nobody tells this daemon of alerts until Prometheus and \
+                 Alertmanager run, with the rules and the route of alerting-rules/"
+                    .to_owned(),
+            );
+        }
         if !self.daemon {
             lines.push("no daemon: nobody acts on alerts; `actuator serve`".to_owned());
         }

@@ -27,6 +27,8 @@ pub struct Status {
     pub pid: u32,
     /// Whether that is the daemon.
     pub daemon: bool,
+    /// Whether an alert has ever reached that daemon.
+    pub heard: bool,
     /// `None`: no `watchdog` in the config, or no daemon that could hear it.
     pub watchdog: Option<Silence>,
     pub paths: Vec<PathStatus>,
@@ -128,7 +130,14 @@ impl Engine {
             one.problems.extend(in_the_way(path));
         }
         let watchdog = self.silence().filter(|_| self.begun);
-        Status { schema: SCHEMA, pid: std::process::id(), daemon: self.begun, watchdog, paths }
+        Status {
+            schema: SCHEMA,
+            pid: std::process::id(),
+            daemon: self.begun,
+            heard: self.heard_a_heartbeat(),
+            watchdog,
+            paths,
+        }
     }
 
     /// For the metrics page.

@@ -25,7 +25,7 @@ use socket2::Socket;
 
 pub use echo::echo_marked;
 pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
-pub use source::source_address;
+pub use source::{own_addresses, source_address, usual_source_address};
 pub use tunnel::{TunnelRequest, Wanted, ask_through};
 pub use uplink::{Device, UplinkVerdict, default_route_devices, device, uplink};
 

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The source address that `device` would give to a packet for `to`. Bound to the device, so that
@@ -13,6 +14,27 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub fn source_address(device: &str, to: SocketAddr) -> io::Result<IpAddr> {
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind_device(Some(device.as_bytes()))?;
+    connected(&socket, to)
+}
+
+/// The source address that a packet of any program would have, by whatever way it goes.
+pub fn usual_source_address(to: SocketAddr) -> io::Result<IpAddr> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    connected(&socket, to)
+}
+
+/// The addresses that a device has now; none where there is no such device.
+pub fn own_addresses(device: &str) -> io::Result<Vec<IpAddr>> {
+    let of_it = |found: InterfaceAddress| {
+        let storage = found.address.filter(|_| found.interface_name == device)?;
+        let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+    };
+    Ok(getifaddrs()?.filter_map(of_it).collect())
+}
+
+/// Sends nothing: a datagram socket that is connected has its source.
+fn connected(socket: &Socket, to: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -32,5 +54,8 @@ mod tests {
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 51820));
         assert_eq!(source_address("lo", to).expect("the loopback"), Ipv4Addr::LOCALHOST);
         assert!(source_address("no-such-device", to).is_err());
+        assert_eq!(usual_source_address(to).expect("a source"), Ipv4Addr::LOCALHOST);
+        assert!(own_addresses("lo").expect("a list").contains(&Ipv4Addr::LOCALHOST.into()));
+        assert!(own_addresses("no-such-device").expect("a list").is_empty());
     }
 }

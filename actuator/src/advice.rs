@@ -1,0 +1,162 @@
+//! What is set up so that it cannot work, though nothing is broken: said by `validate` beside the
+//! verdict. Advice changes no exit code, and nothing is sent to find it.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use egress::config::{DnsPolicy, PathConfig, Workload};
+use egress::observe;
+use egress::probe::{own_addresses, source_address, usual_source_address};
+
+const RESOLVERS: &str = "/etc/resolv.conf";
+/// Whom systemd-resolved asks, where the file above names only its own address.
+const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
+/// The C library's own limit (resolv.conf(5)).
+const ASKED: usize = 3;
+
+pub fn of(path: &PathConfig) -> Vec<String> {
+    let mut advice = out_of_reach(path);
+    advice.extend(unanswered(path));
+    advice.extend(names(path));
+    advice
+}
+
+/// Endpoints to which this host has no way at all: most often the family that the uplink lacks.
+fn out_of_reach(path: &PathConfig) -> Vec<String> {
+    let uplinks = observe::uplinks(path, &[]).map(|uplinks| uplinks.in_use).unwrap_or_default();
+    if uplinks.is_empty() {
+        // The verdict says so.
+        return Vec::new();
+    }
+    let reached = |to: SocketAddr| {
+        let from = |device: &str| source_address(device, to).is_ok_and(|own| !own.is_unspecified());
+        uplinks.iter().any(|uplink| from(&uplink.name))
+    };
+    let lacking = path.endpoints.iter().filter(|endpoint| !reached(endpoint.address));
+    lacking
+        .map(|endpoint| {
+            let (has, other) =
+                if endpoint.address.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+            format!(
+                "endpoint {} ({}) is out of reach: no uplink has an {has} address; give the host \
+                 one, or the endpoint the provider's {other} address",
+                endpoint.name, endpoint.address
+            )
+        })
+        .collect()
+}
+
+/// Who may connect to this host, and would be answered into the tunnel: no route leads back.
+fn unanswered(path: &PathConfig) -> Vec<String> {
+    let away = path.management.iter().filter(|net| by_tunnel(path, net.addr()).unwrap_or(false));
+    away.map(|net| {
+        format!(
+            "management {net} is routed into {}: unless it is inside the tunnel, it gets no \
+             answer; add a route to it: ip route add {net} via ROUTER",
+            path.interface
+        )
+    })
+    .collect()
+}
+
+/// A resolver that the lock refuses: the host is locked as it should be, and finds no names.
+fn names(path: &PathConfig) -> Vec<String> {
+    let asked = asked(RESOLVERS);
+    match &path.workload {
+        // What is behind a bridge has a resolver of its own.
+        Workload::Interfaces(_) => Vec::new(),
+        Workload::Host => {
+            let refused: Vec<String> = asked
+                .into_iter()
+                .flat_map(|address| {
+                    let stub = is_stub(address);
+                    let behind = if stub { self::asked(BEHIND_THE_STUB) } else { vec![address] };
+                    behind.into_iter().map(move |address| (address, stub))
+                })
+                .filter(|(address, _)| !address.is_loopback() && !is_let_out(path, *address))
+                .map(|(address, stub)| refused(path, address, stub))
+                .collect();
+            refused
+        }
+        Workload::Users(_) | Workload::Cgroups(_) => asked
+            .into_iter()
+            .filter(|address| address.is_loopback() && !path.resolvers.contains(address))
+            .map(|address| {
+                format!(
+                    "names: {RESOLVERS} asks {address}, a resolver of this host, which the workload \
+                     may not ask: it would carry queries outside. Give the workload a resolver \
+                     inside the tunnel, or lock this one in too and put it into `resolvers`"
+                )
+            })
+            .collect(),
+    }
+}
+
+fn refused(path: &PathConfig, address: IpAddr, stub: bool) -> String {
+    let tunnel = &path.interface;
+    if stub {
+        format!(
+            "names: systemd-resolved asks {address}, which is not in the tunnel: the lock refuses \
+             it, and no name is found. Give the tunnel the provider's resolver: \
+             resolvectl dns {tunnel} ADDRESS; resolvectl domain {tunnel} '~.'"
+        )
+    } else {
+        format!(
+            "names: {RESOLVERS} asks {address}, which is not in the tunnel: the lock refuses it, \
+             and no name is found. Put the provider's resolver there, which {tunnel} reaches, or \
+             write `dns: allow` and put {address} into `allow`"
+        )
+    }
+}
+
+fn is_stub(address: IpAddr) -> bool {
+    ["127.0.0.53", "127.0.0.54"].iter().any(|stub| stub.parse() == Ok(address))
+}
+
+/// By the tunnel, or by the lists.
+fn is_let_out(path: &PathConfig, address: IpAddr) -> bool {
+    let listed =
+        path.dns == DnsPolicy::Allow && path.allow.iter().any(|net| net.contains(&address));
+    // Where it cannot be told, nothing is said.
+    listed || by_tunnel(path, address).unwrap_or(true)
+}
+
+fn by_tunnel(path: &PathConfig, address: IpAddr) -> io::Result<bool> {
+    let own = usual_source_address(SocketAddr::new(address, 53))?;
+    Ok(own_addresses(&path.interface)?.contains(&own))
+}
+
+/// The servers that a file in the form of resolv.conf(5) names.
+fn asked(file: &str) -> Vec<IpAddr> {
+    let text = fs::read_to_string(Path::new(file)).unwrap_or_default();
+    servers(&text)
+}
+
+fn servers(text: &str) -> Vec<IpAddr> {
+    let server = |line: &str| {
+        let address = line.trim().strip_prefix("nameserver")?.trim();
+        // With a zone, it is on a link: `fe80::1%eth0`.
+        address.split('%').next()?.parse().ok()
+    };
+    text.lines().filter_map(server).take(ASKED).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::servers;
+
+    #[test]
+    fn servers_are_read_as_the_c_library_reads_them() {
+        let text = "# nameserver 192.0.2.9\nsearch example\nnameserver 127.0.0.53\n \
+                    nameserver\t2001:db8::1\nnameserver nonsense\nnameserver fe80::1%eth0\n\
+                    nameserver 192.0.2.4\n";
+        let one = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let expected = ["127.0.0.53", "2001:db8::1", "fe80::1"].map(one);
+        assert_eq!(servers(text), expected);
+        assert!(servers("").is_empty());
+    }
+}
