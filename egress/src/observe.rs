@@ -479,6 +479,12 @@ fn above(packets: u64, baseline: u64) -> u64 {
     if packets < baseline { packets } else { packets - baseline }
 }
 
+/// By the wall clock, for people. `None`: never. Not negative when the clock was set back.
+pub fn handshake_age(view: &DeviceView) -> Option<Duration> {
+    let at = view.peer()?.last_handshake?;
+    Some(SystemTime::now().duration_since(at).unwrap_or_default())
+}
+
 /// An error and its causes in one line.
 pub fn chain(error: impl std::error::Error) -> String {
     let mut text = error.to_string();

@@ -16,6 +16,9 @@ use crate::world::World;
 pub const EXPORTER: &str = "http://127.0.0.1:9061";
 pub const ACTUATOR: &str = "http://127.0.0.1:9062";
 
+/// Where every system has it.
+const ENV: &str = "/usr/bin/env";
+
 /// Long enough for a loaded machine, short enough to notice a program that does not start.
 const START: Duration = Duration::from_secs(20);
 
@@ -108,6 +111,8 @@ impl World {
             line.iter_mut()
                 .filter(|word| **word == program)
                 .for_each(|word| *word = self.program_for_all("exporter"));
+            // Found whatever `PATH` the words before set.
+            line.iter_mut().filter(|word| *word == "env").for_each(|word| *word = ENV.to_owned());
         }
         let line = before.iter().copied().chain(line.iter().map(String::as_str));
         let line: Vec<&str> = line.collect();

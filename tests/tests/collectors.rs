@@ -84,8 +84,8 @@ const BREAKAGES: &[Breakage] = &[
         what: "the userspace daemon hangs",
         collector: "wireguard",
         told: "interface wg0 did not answer",
-        harm: |world| drop(world.signal_wireguard(Signal::SIGSTOP)),
-        mend: |world| drop(world.signal_wireguard(Signal::SIGCONT)),
+        harm: |world| signal(world, Signal::SIGSTOP),
+        mend: |world| signal(world, Signal::SIGCONT),
     },
     Breakage {
         what: "the interface is gone",
@@ -129,6 +129,10 @@ fn whole_nft(world: &mut World) {
     let real = real.map(std::path::Path::new).find(|file| file.exists()).expect("nft");
     symlink(real, world.scratch().join("bin/nft")).expect("a link");
     world.bump_generation();
+}
+
+fn signal(world: &mut World, signal: Signal) {
+    assert!(world.signal_wireguard(signal), "there is a daemon");
 }
 
 fn chmod(world: &World, mode: &str) {

@@ -182,13 +182,6 @@ fn two_prometheis_at_once_cause_no_further_probe() {
             let packets = said.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
             packets.and_then(|text| text.parse().ok()).expect("a count")
         };
-        let cycles = |world: &World| -> f64 {
-            let page = page(world, EXPORTER);
-            let all = page.series.iter();
-            all.filter(|(name, _)| name.starts_with("vpn_egress_cycles_total"))
-                .map(|one| one.1)
-                .sum()
-        };
         let mut exporter = world.start_exporter();
         eventually(SOON, "the standby is probed", || probes(world) > 0);
         let (probes_before, cycles_before) = (probes(world), cycles(world));

@@ -28,7 +28,7 @@ const CONNECTION: u32 = 20;
 /// The size by its number: each has a world of its own.
 pub fn of_size(number: u32, rounds: u32) {
     let many = SIZES[number as usize];
-    let mut world = World::build();
+    let world = World::build();
     let _tunnels = world.write_many(many);
     world.actuator_ok(&["converge", "--force"]);
     let exporter = world.start_exporter_quietly();
