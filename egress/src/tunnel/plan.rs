@@ -118,7 +118,8 @@ fn plan_device(tunnel: &Tunnel, link: Option<&Link>, by: By) -> Result<Vec<Piece
         Some(_) => {}
     }
     // What another has set stays.
-    if by == By::Us && link.is_none_or(|link| link.mtu != Some(tunnel.mtu)) {
+    let differs = link.is_none_or(|link| link.mtu.is_some_and(|mtu| mtu != tunnel.mtu));
+    if by == By::Us && differs {
         pieces.push(Piece::Mtu { interface: interface.clone(), mtu: tunnel.mtu });
     }
     pieces.extend(missing.into_iter().map(|net| {

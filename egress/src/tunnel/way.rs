@@ -9,9 +9,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Family, Link, Selector, Tunnel};
 
-/// Addresses that nobody has, in either half of each address space: what is asked about them holds
-/// for the Internet.
-const FAR_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 127, 255, 254), Ipv4Addr::new(203, 0, 113, 254)];
+/// Far away, in either half of IPv4: what is asked about them holds for the Internet. Nothing is sent.
+const FAR_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(56, 255, 255, 254), Ipv4Addr::new(203, 0, 113, 254)];
 const FAR_V6: [Ipv6Addr; 1] = [Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfffe)];
 
 /// What routes wrong.
