@@ -88,13 +88,14 @@ ip -n beyond address add 10.9.1.1/24 dev uplink
 ip -n beyond link set uplink up
 ip -n beyond route add default via 10.9.1.2
 ip netns exec outside sysctl -q -w net.ipv4.ip_forward=1
-# What is not a tunnel's has no business here.
+# What has business here: the tunnels, and the echo that asks for an endpoint's host.
 ip netns exec outside nft -f - <<NFT
 table inet observer {
   counter outside { }
   chain seen {
     type filter hook prerouting priority raw;
     iifname "out0" ip daddr { 10.9.0.1, 10.9.1.1 } udp dport 51820 accept
+    iifname "out0" ip daddr { 10.9.0.1, 10.9.1.1 } icmp type echo-request accept
     iifname "out0" meta nfproto ipv4 counter name outside
   }
 }
