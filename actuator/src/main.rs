@@ -321,7 +321,10 @@ fn act_here(flags: &Flags, ask: &Ask) -> Reply {
 fn daemon(flags: &Flags, token: Option<&Path>, web: &WebFlags) -> Reply {
     let mut reply = match WriterLock::take(&flags.state, "actuator serve") {
         Ok(_lock) => start(flags, token, web),
-        Err(error @ LockError::Held { .. }) => return Reply::refused(vec![chain(error)]),
+        Err(error @ LockError::Held { .. }) => {
+            let what = "a host has one daemon: `actuator status` asks it, or end it first";
+            return Reply::refused(vec![format!("{}; {what}", chain(error))]);
+        }
         Err(error) => Reply::refused(vec![chain(error)]),
     };
     if reply.exit != exit::DONE {

@@ -49,7 +49,8 @@ fn the_times_groups_and_inhibitions_are_those_of_the_shipped_file() {
         found.expect("the receiver")["webhook_configs"][0].clone()
     };
     let text = serde_yaml::to_string(&webhook(&ours, "actuator-gw1")).expect("YAML");
-    let ours: Value = serde_yaml::from_str(&text.replace("gw1.token", "actuator.token")).expect("");
+    let ours: Value =
+        serde_yaml::from_str(&text.replace("gw1.token", "actuator.token")).expect("YAML");
     assert_eq!(ours, webhook(&shipped, "actuator"));
 }
 

@@ -32,6 +32,11 @@ pub enum NftError {
     Missing(#[source] std::io::Error),
     #[error("nft refused to {doing}: {said}")]
     Refused { doing: &'static str, said: String },
+    #[error(
+        "nft may not {doing}: the kernel's rules are for who has CAP_NET_ADMIN: run as root; a \
+         container needs --cap-add NET_ADMIN"
+    )]
+    NotPermitted { doing: &'static str },
     #[error("nft answered what is not understood")]
     Answer(#[source] serde_json::Error),
     #[error("what was loaded is not what was sent: another program is changing table {0}")]
@@ -63,6 +68,9 @@ fn run(doing: &'static str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>,
     let said = String::from_utf8_lossy(&output.stderr);
     // Our own rules come back below the message.
     let said = said.lines().next().unwrap_or("no reason given").to_owned();
+    if said.contains("Operation not permitted") {
+        return Err(NftError::NotPermitted { doing });
+    }
     Err(NftError::Refused { doing, said })
 }
 
@@ -74,7 +82,7 @@ pub fn apply(doing: &'static str, commands: &str) -> Result<(), NftError> {
 /// The objects that `nft -j list WHAT` prints, or `None` where there is no such table.
 pub fn list(what: &[&str]) -> Result<Option<Vec<Value>>, NftError> {
     let arguments: Vec<&str> = ["-j", "list"].into_iter().chain(what.iter().copied()).collect();
-    let text = match run("list", &arguments, b"") {
+    let text = match run("list tables", &arguments, b"") {
         Err(NftError::Refused { said, .. }) if said.contains("No such file or directory") => {
             return Ok(None);
         }
