@@ -102,7 +102,7 @@ fn the_files_of_each_provider_become_a_config_that_loads() {
             assert_eq!(endpoint.mtu, *mtu, "{name}");
             assert_eq!(endpoint.hostname.is_some(), *named, "{name}");
         }
-        let target = path.health.probe.as_ref().map(|probe| probe.target.to_string());
+        let target = path.health.probe.as_ref().map(|probe| probe.question.target().to_string());
         assert_eq!(target.as_deref(), *probe, "{names:?}");
         let text = fs::read_to_string(files.at("egress.yml")).expect("a config");
         assert!(!text.contains("PrivateKey") && !text.contains("="), "S10: {text}");

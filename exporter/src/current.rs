@@ -85,7 +85,7 @@ impl Current {
         if converged == inner.converged {
             return;
         }
-        match self.on_disk() {
+        match pins::config(&self.file, &self.store) {
             Ok(config) => {
                 (inner.config, inner.converged) = (Arc::new(config), converged);
                 tracing::info!("config read anew after a converge");

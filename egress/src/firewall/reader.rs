@@ -97,6 +97,7 @@ impl Listed {
             guard: Copies {
                 killswitch: counted(guard.killswitch.as_ref(), NfFamily::INet, guard::KILLSWITCH)?,
                 watch: counted(guard.watch.as_ref(), NfFamily::NetDev, guard::WATCH)?,
+                stop: guard.stop.clone(),
             },
         };
         // Counters of other rules than these, where they were replaced meanwhile.
