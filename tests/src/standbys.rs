@@ -92,10 +92,10 @@ impl World {
                 number % 250 + 1
             );
             let file = self.write_file(&format!("standby-{number}.key"), &keys.private, 0o600);
-            let _ = write!(
+            let _ = writeln!(
                 lines,
                 "      - {{name: standby-{number}, address: \"{}\", public_key: {}, \
-                 private_key_file: {}, probe_interval: 1s}}\n",
+                 private_key_file: {}, probe_interval: 1s}}",
                 endpoint.socket(),
                 self.server_public_key(endpoint),
                 file.display()

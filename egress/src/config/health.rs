@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_name_is_written_as_dns_sends_it() {
-        let wire = |text| DnsName::parse(text).map(|name| name.wire().to_vec());
+        let wire = |text: &str| DnsName::parse(text).map(|name| name.wire().to_vec());
         assert_eq!(wire("."), Some(vec![0]));
         assert_eq!(wire("a.example"), Some(b"\x01a\x07example\0".to_vec()));
         assert_eq!(wire("a.example."), wire("a.example"));
