@@ -14,8 +14,8 @@ use super::server::Server;
 use super::shown::Shown;
 use super::yaml::{Node, Source};
 use super::{
-    BringUp, Config, DnsPolicy, Endpoint, Health, Lookup, PathConfig, Uplinks, Workload, health, ids,
-    keyfile, provider, value, watchdog, workload,
+    BringUp, Config, DnsPolicy, Endpoint, Health, Lookup, PathConfig, Uplinks, Workload, health,
+    ids, keyfile, provider, value, watchdog, workload,
 };
 use crate::key::PublicKey;
 use crate::names::PathName;
