@@ -28,13 +28,21 @@ struct Inner {
     paths: BTreeMap<PathName, [Sum; 3]>,
 }
 
-/// One counter's sum, and where its parts stood.
+/// One counter's sum, and how far each of its parts has been added.
 #[derive(Debug, Default)]
 struct Sum {
     total: Count,
-    wall: Count,
-    guard: Count,
+    wall: Part,
+    guard: Part,
     is_there: bool,
+}
+
+/// A counter in one table.
+#[derive(Debug, Clone, Copy, Default)]
+struct Part {
+    count: Count,
+    /// The table's handle.
+    table: Option<u64>,
 }
 
 impl Totals {
@@ -47,7 +55,7 @@ impl Totals {
             inner.paths.retain(|name, _| paths.iter().any(|path| path.name == *name));
             for path in paths {
                 let counts = reading.walls.counts(&path.name);
-                inner.add(&path.name, &counts);
+                inner.add(&path.name, &counts, reading.walls.table_handles());
             }
         }
         inner.paths.iter().map(|(name, sums)| (name.clone(), total(sums))).collect()
@@ -55,30 +63,41 @@ impl Totals {
 }
 
 impl Inner {
-    fn add(&mut self, path: &PathName, counts: &Counts) {
+    fn add(&mut self, path: &PathName, counts: &Counts, tables: [[Option<u64>; 2]; 2]) {
         let leaked = Both { wall: counts.leaked.watch, guard: counts.leaked.guard };
-        let parts = [counts.blocked, leaked, counts.other_frames];
+        let [killswitch, watch] = tables;
+        let parts = [(counts.blocked, killswitch), (leaked, watch), (counts.other_frames, watch)];
         let sums = self.paths.entry(path.clone()).or_default();
-        sums.iter_mut().zip(parts).for_each(|(sum, parts)| sum.add(parts));
+        sums.iter_mut().zip(parts).for_each(|(sum, (both, tables))| sum.add(both, tables));
     }
 }
 
 impl Sum {
-    fn add(&mut self, now: Both) {
+    fn add(&mut self, now: Both, [wall, guard]: [Option<u64>; 2]) {
         self.is_there = now.wall.or(now.guard).is_some();
-        for (before, now) in [(&mut self.wall, now.wall), (&mut self.guard, now.guard)] {
+        let parts = [(&mut self.wall, now.wall, wall), (&mut self.guard, now.guard, guard)];
+        for (before, count, table) in parts {
             // One that is gone begins at nothing when it is back.
-            let now = now.unwrap_or_default();
-            let began_anew = now.packets < before.packets || now.bytes < before.bytes;
-            let from = if began_anew { Count::default() } else { *before };
-            self.total.packets += now.packets - from.packets;
-            self.total.bytes += now.bytes - from.bytes;
+            let now = Part { count: count.unwrap_or_default(), table };
+            let from = if now.began_anew(*before) { Count::default() } else { before.count };
+            self.total.packets += now.count.packets - from.packets;
+            self.total.bytes += now.count.bytes - from.bytes;
             *before = now;
         }
     }
 
     fn shown(&self) -> Option<Count> {
         self.is_there.then_some(self.total)
+    }
+}
+
+impl Part {
+    /// Whether it began at nothing since; also where it has come as far as before by now.
+    fn began_anew(self, before: Self) -> bool {
+        let fell = |now: u64, before: u64| now < before;
+        self.table != before.table
+            || fell(self.count.packets, before.count.packets)
+            || fell(self.count.bytes, before.count.bytes)
     }
 }
 
@@ -99,19 +118,21 @@ mod tests {
     #[test]
     fn a_total_never_falls_and_counts_nothing_twice() {
         let mut sum = Sum::default();
+        // What the parts have counted, and in which table.
         let history = [
-            (both(1000, 50), Some(1050), "what had been counted before"),
-            (both(1001, 52), Some(1053), "each counts"),
-            (both(1001, None), Some(1053), "the daemon ended, and the guard with it"),
-            (both(1001, 0), Some(1053), "another guard"),
-            (both(1001, 3), Some(1056), "which counts"),
-            (both(None, 4), Some(1057), "the table is gone, its copy is not"),
-            (both(2, 4), Some(1059), "the table is back, and began at nothing"),
-            (both(None, None), None, "neither is there: nothing is said"),
-            (both(5, None), Some(1064), "and goes on from where it was"),
+            (both(1000, 50), [1, 2], Some(1050), "what had been counted before"),
+            (both(1001, 52), [1, 2], Some(1053), "each counts"),
+            (both(1001, None), [1, 0], Some(1053), "the daemon ended, and the guard with it"),
+            (both(1001, 0), [1, 3], Some(1053), "another guard"),
+            (both(1001, 3), [1, 3], Some(1056), "which counts"),
+            (both(None, 4), [0, 3], Some(1057), "the table is gone, its copy is not"),
+            (both(2, 4), [4, 3], Some(1059), "the table is back, and began at nothing"),
+            (both(2, 4), [5, 3], Some(1061), "made anew unseen, and as far by now"),
+            (both(None, None), [0, 0], None, "neither is there: nothing is said"),
+            (both(5, None), [6, 0], Some(1066), "and goes on from where it was"),
         ];
-        for (now, total, why) in history {
-            sum.add(now);
+        for (now, tables, total, why) in history {
+            sum.add(now, tables.map(|table| (table != 0).then_some(table)));
             assert_eq!(sum.shown().map(|count| count.packets), total, "{why}");
             assert_eq!(
                 sum.shown().map(|count| count.bytes),

@@ -171,7 +171,7 @@ fn two_prometheis_at_once_cause_no_further_probe() {
         // Handshakes with the standby, and the pings in the tunnel as its own packets.
         let counted = format!(
             "table netdev probes {{ counter standby {{ }}\nchain lan {{ type filter hook ingress device \
-             \"lan\" priority 0; ip daddr {} udp dport {} counter name standby }} }}\n",
+             \"lan\" priority 0; ip daddr {} udp dport {} counter name standby; }}\n}}\n",
             Endpoint::B.socket().ip(),
             Endpoint::B.socket().port()
         );

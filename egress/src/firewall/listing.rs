@@ -76,6 +76,12 @@ impl Listing {
         self.counters.get(name).copied()
     }
 
+    /// The kernel gives no number twice: another one is a table that was made anew.
+    pub fn table_handle(&self) -> Option<u64> {
+        let table = self.objects().find(|(kind, _)| *kind == "table");
+        table.and_then(|(_, body)| body["handle"].as_u64())
+    }
+
     pub fn has_counters(&self) -> bool {
         !self.counters.is_empty()
     }

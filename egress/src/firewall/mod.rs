@@ -128,6 +128,16 @@ impl Walls {
         }
     }
 
+    /// The handles of killswitch and watch, each with that of its copy: where one is another than
+    /// before, its counters began at nothing.
+    pub fn table_handles(&self) -> [[Option<u64>; 2]; 2] {
+        let handle = |table: &Option<Listing>| table.as_ref().and_then(Listing::table_handle);
+        [
+            [handle(&self.killswitch), handle(&self.guard.killswitch)],
+            [handle(&self.watch), handle(&self.guard.watch)],
+        ]
+    }
+
     /// How the kernel's own stop table cuts this path, if it does.
     pub fn stop_kind(&self, path: &PathName) -> Option<StopKind> {
         let listing = self.stop.as_ref()?;
