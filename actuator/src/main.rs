@@ -102,7 +102,6 @@ enum Act {
         /// Of this path only.
         #[arg(long, value_name = "NAME")]
         path: Option<String>,
-        /// Why; it is kept in the history.
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
     },
@@ -120,7 +119,6 @@ enum Act {
         /// Of this path only.
         #[arg(long, value_name = "NAME")]
         path: Option<String>,
-        /// Why; it is kept in the history.
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
     },
