@@ -67,19 +67,16 @@ fn names(path: &PathConfig) -> Vec<String> {
     match &path.workload {
         // What is behind a bridge has a resolver of its own.
         Workload::Interfaces(_) => Vec::new(),
-        Workload::Host => {
-            let refused: Vec<String> = asked
-                .into_iter()
-                .flat_map(|address| {
-                    let stub = is_stub(address);
-                    let behind = if stub { self::asked(BEHIND_THE_STUB) } else { vec![address] };
-                    behind.into_iter().map(move |address| (address, stub))
-                })
-                .filter(|(address, _)| !address.is_loopback() && !is_let_out(path, *address))
-                .map(|(address, stub)| refused(path, address, stub))
-                .collect();
-            refused
-        }
+        Workload::Host => asked
+            .into_iter()
+            .flat_map(|address| {
+                let stub = is_stub(address);
+                let behind = if stub { self::asked(BEHIND_THE_STUB) } else { vec![address] };
+                behind.into_iter().map(move |address| (address, stub))
+            })
+            .filter(|(address, _)| !address.is_loopback() && !is_let_out(path, *address))
+            .map(|(address, stub)| refused(path, address, stub))
+            .collect(),
         Workload::Users(_) | Workload::Cgroups(_) => asked
             .into_iter()
             .filter(|address| address.is_loopback() && !path.resolvers.contains(address))
