@@ -39,8 +39,7 @@ checks() {
 export CARGO_TERM_COLOR=never
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets -- -D warnings
-step "clippy, the tests with Suricata and Ansible" \
-  cargo clippy -p lab --test suricata --test ansible -- -D warnings
+step "clippy, the test with Suricata" cargo clippy -p lab --test suricata -- -D warnings
 step "tests of the crates" cargo test --no-fail-fast -p egress -p ids -p web -p exporter -p actuator
 step "checks of the rules" alerting-rules/check.sh
 if [[ -x grafana/check.sh ]]; then step "checks of the dashboards" grafana/check.sh; fi
@@ -57,11 +56,6 @@ if type -P suricata >/dev/null && type -P ethtool >/dev/null; then
   step "tests with a real Suricata" cargo test -p lab --test suricata -- --test-threads=1
 else
   not_shown+=("what a real Suricata does to the tunnel (needs suricata 7 and ethtool)")
-fi
-if type -P ansible-playbook >/dev/null; then
-  step "tests with a real Ansible" cargo test -p lab --test ansible -- --test-threads=1
-else
-  not_shown+=("what a real Ansible makes of docs/ansible.md (needs ansible-core)")
 fi
 
 read -r passed failed ignored < <(tests)

@@ -44,6 +44,7 @@ pub struct Door {
 
 impl Door {
     /// The same, and the crowd has all that it takes to be let in.
+    #[must_use]
     pub fn open_to_the_crowd(self) -> Self {
         Self { insiders: true, ..self }
     }

@@ -44,7 +44,9 @@ fn play(world: &World, more: &[&str]) -> u32 {
     // Its default is in the home of the user whom /etc/passwd names, which is not this world's.
     let temporary = format!("ANSIBLE_REMOTE_TEMP={}", scratch.join("ansible/tmp").display());
     let mut line = vec!["env", &path, &home, &temporary, "LC_ALL=C.UTF-8", "ANSIBLE_NOCOLOR=1"];
-    line.extend(["ansible-playbook", "-i", "localhost,", &file]);
+    // The one that runs Ansible; another of the name may be first in the path, and of no use.
+    let python = "ansible_python_interpreter={{ ansible_playbook_python }}";
+    line.extend(["ansible-playbook", "-i", "localhost,", "-e", python, &file]);
     line.extend(more);
     let output = world.run_within(Ns::Egress, &line, "", PLAY);
     let said = String::from_utf8_lossy(&output.stdout);
