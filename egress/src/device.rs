@@ -35,7 +35,7 @@ pub enum DeviceError {
     )]
     DaemonGone(String),
     #[error(
-        "interface {interface}: {socket} lets its owner in only: `chgrp GROUP {socket}` and `chmod g+rw {socket}`, with a group of this program's user, each time its userspace daemon starts"
+        "interface {interface}: {socket} lets its owner in only: give this program CAP_DAC_OVERRIDE too (AmbientCapabilities=), or run it as root; leave the socket as it is, for wireguard-go ends when its mode or owner changes"
     )]
     Shut {
         interface: String,

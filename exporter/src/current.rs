@@ -42,7 +42,7 @@ impl Current {
     pub fn load(file: PathBuf, store: &Store) -> Result<Self, ConfigError> {
         let directory = Stamp::of(store.directory());
         let config = Arc::new(pins::config(&file, store)?);
-        let converged = converged(&config, store);
+        let converged = converged(store);
         let inner = Mutex::new(Inner { config, converged, directory });
         Ok(Self { file, store: store.clone(), inner, on_disk: Mutex::default() })
     }
@@ -81,7 +81,7 @@ impl Current {
             return;
         }
         inner.directory = directory;
-        let converged = converged(&inner.config, &self.store);
+        let converged = converged(&self.store);
         if converged == inner.converged {
             return;
         }
@@ -105,6 +105,8 @@ fn lock<T>(inner: &Mutex<T>) -> MutexGuard<'_, T> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn converged(config: &Config, store: &Store) -> Option<Timestamp> {
-    config.paths.iter().filter_map(|path| store.read(&path.name).ok()?.last_converge).max()
+/// The latest converge of any path, also of one that is not in the config yet.
+fn converged(store: &Store) -> Option<Timestamp> {
+    let names = store.names().unwrap_or_default();
+    names.iter().filter_map(|name| store.read(name).ok()?.last_converge).max()
 }
