@@ -46,7 +46,8 @@ put 0644 packaging/egress.yml systemd/userspace-wireguard.conf "$doc/examples"
 put 0644 alerting-rules/*.yml alerting-rules/runbook.md "$doc/examples/alerting-rules"
 put 0644 grafana/dashboards/*.json "$doc/examples/grafana"
 install -D -m 0644 packaging/default "$root/etc/default/vpn-egress"
-install -d "$root/etc/vpn-egress" "$root/var/lib/vpn-egress"
+install -d -m 0750 "$root/etc/vpn-egress"
+install -d "$root/var/lib/vpn-egress"
 # The exporter's unit takes copies of what is in here.
 install -d -m 0700 "$root/etc/wireguard"
 

@@ -3,7 +3,8 @@
 # running systemd, under traffic that wants out, and counts outside what got there. As root; needs
 # debootstrap, nft and /dev/net/tun; takes minutes, most of them the first time (a Debian is made in
 # target/deb-test). Everything is in namespaces of its own: nothing of this machine is touched.
-#   PROFILE=dev  unoptimised programs: built sooner
+#   PROFILE=dev   unoptimised programs: built sooner
+#   PACKAGES=DIR  revisions 1 and 2 of the package, built before: nothing is built
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/environment.sh"
 
@@ -27,6 +28,8 @@ if [[ ${1:-} == --init ]]; then
   mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$root/dev/pts"
   ln -s pts/ptmx "$root/dev/ptmx"
   ln -s /proc/self/fd "$root/dev/fd"
+  # systemd hands credentials over by mounts that have to be seen elsewhere in there.
+  mount --make-rshared /
   exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" \
     /lib/systemd/systemd --log-target=console --show-status=no systemd.unit=multi-user.target
 fi
@@ -110,14 +113,17 @@ for program in debootstrap nft jq unshare nsenter; do
   type -P "$program" >/dev/null || { echo "deb-test: $program is missing: apt-get install $program" >&2; exit 1; }
 done
 mkdir -p "$work"
-packaging/deb.sh && REVISION=2 packaging/deb.sh || exit 1
+packages_in=${PACKAGES:-$target/deb}
+if [[ -z ${PACKAGES:-} ]]; then
+  packaging/deb.sh && REVISION=2 packaging/deb.sh || exit 1
+fi
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)
 first=vpn-egress_$version-1_$(dpkg --print-architecture).deb
 second=vpn-egress_$version-2_$(dpkg --print-architecture).deb
 make_base || exit 1
 boot || { echo "deb-test: the machine did not start"; cat "$work/boot.log"; exit 1; } >&2
 mkdir "$root/packages"
-cp "$target/deb/$first" "$target/deb/$second" "$root/packages"
+cp "$packages_in/$first" "$packages_in/$second" "$root/packages" || exit 1
 world /etc/wireguard || { echo "deb-test: the world could not be built" >&2; exit 1; }
 start_traffic
 
@@ -193,6 +199,6 @@ check "what a person wrote is not" inside sh -c \
   '[ -s /etc/vpn-egress/egress.yml ] && [ -s /etc/wireguard/wg0.conf ]'
 check "no unit is left" fails inside sh -c 'ls -d /etc/systemd/system/*.wants/vpn-egress* 2>/dev/null'
 
-echo "package: $(stat -c %s "$target/deb/$second") bytes"
+echo "package: $(stat -c %s "$packages_in/$second") bytes"
 echo "$passed passed, $failed failed"
 [[ $failed == 0 && $passed -gt 0 ]]

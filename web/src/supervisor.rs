@@ -1,4 +1,4 @@
-//! What is told to whoever supervises the program, by sd_notify(3): that it is ready, and that it
+//! What is told to whoever supervises the program, by `sd_notify(3)`: that it is ready, and that it
 //! lives. A sign of life goes out only when every loop has gone round since the last one: a loop that
 //! hangs ends the signs, and the supervisor starts the program anew.
 //!
