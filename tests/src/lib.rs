@@ -54,7 +54,6 @@ mod schema;
 mod scopes;
 mod session;
 pub mod shipped;
-pub mod standbys;
 mod suricata;
 mod tamper;
 mod topology;

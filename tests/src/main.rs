@@ -47,8 +47,6 @@ enum Command {
     Session(commands::session::Arguments),
     /// Take a server's places and memory, and say how good notifications fare.
     Crowd(commands::crowd::Arguments),
-    /// Answer every DNS query.
-    Resolver(commands::resolver::Arguments),
     /// Connect a Unix socket to a TCP address.
     Relay(commands::relay::Arguments),
     /// Send datagrams without end.
@@ -77,7 +75,6 @@ fn main() -> ExitCode {
         Command::Forwarder(arguments) => commands::forwarder::run(&arguments),
         Command::Session(arguments) => commands::session::run(&arguments),
         Command::Crowd(arguments) => commands::crowd::run(&arguments),
-        Command::Resolver(arguments) => commands::resolver::run(&arguments),
         Command::Relay(arguments) => commands::relay::run(&arguments),
         Command::Load(arguments) => commands::load::run(&arguments),
         Command::Controller(arguments) => commands::controller::run(&arguments),

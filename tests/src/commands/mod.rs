@@ -12,7 +12,6 @@ pub mod load;
 mod ordinary;
 pub mod permitted;
 pub mod relay;
-pub mod resolver;
 pub mod session;
 pub mod shot;
 pub mod sink;

@@ -2,7 +2,6 @@
 //! one run on one machine, so that ratios hold where absolute numbers do not. Never part of a test.
 
 mod outages;
-mod probes;
 mod summary;
 mod tamper;
 mod worker;
@@ -49,7 +48,6 @@ enum Part {
     Incidents,
     Crowd,
     Outages,
-    Probes,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,20 +67,13 @@ fn main() {
             Part::Tamper => tamper::tamperings(arguments.rounds.max(10)),
             Part::Incidents => incidents(arguments.rounds),
             Part::Crowd => crowds(),
-            Part::Probes => probes::probes(arguments.rounds),
             Part::Outages => outages::of_one_kind(arguments.round, arguments.rounds),
         };
     }
     let chosen = |part| arguments.only.is_none_or(|only| only == part);
-    for part in [
-        Part::Switch,
-        Part::Failover,
-        Part::Incidents,
-        Part::Replace,
-        Part::Tamper,
-        Part::Crowd,
-        Part::Probes,
-    ] {
+    for part in
+        [Part::Switch, Part::Failover, Part::Incidents, Part::Replace, Part::Tamper, Part::Crowd]
+    {
         if chosen(part) {
             print!("{}", in_a_world(part, arguments.rounds, 0));
         }
