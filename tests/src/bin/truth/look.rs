@@ -82,8 +82,8 @@ pub struct Seen {
     pub small: bool,
     pub large: bool,
     pub names: bool,
-    /// And by the backup.
-    pub flows_by_backup: bool,
+    /// And how often by the backup.
+    pub by_backup: usize,
     /// Packets that the router saw outside the tunnel.
     pub outside: u64,
 }
@@ -120,13 +120,13 @@ pub fn look(situation: Situation, intervals: Intervals) -> Seen {
     }
     let new = stage.parts.exporter.log()[log..].to_owned();
     seen.verdicts.extend(new.lines().filter_map(verdict));
-    let answered = |workload: &Workload, exit| {
-        workload.answers_since(fault).iter().any(|answer| answer.exit == exit)
+    let answers = |workload: &Workload, exit| {
+        workload.answers_since(fault).iter().filter(|answer| answer.exit == exit).count()
     };
-    seen.small = answered(&stage.small, Exit::A);
-    seen.large = answered(&stage.large, Exit::A);
-    seen.names = answered(&stage.names, Exit::A);
-    seen.flows_by_backup = answered(&stage.small, Exit::B);
+    seen.small = answers(&stage.small, Exit::A) > 0;
+    seen.large = answers(&stage.large, Exit::A) > 0;
+    seen.names = answers(&stage.names, Exit::A) > 0;
+    seen.by_backup = answers(&stage.small, Exit::B);
     seen.outside = stage.world.observed_outside();
     seen
 }
@@ -244,7 +244,7 @@ impl Seen {
             let labels = format!("{{endpoint=\"{endpoint}\",{more}path=\"media\"}}");
             value(&page.body, &format!("vpn_egress_{name}{labels}"))
         };
-        let yes = |number: Option<f64>| number.map(|number| number == 1.0);
+        let yes = |number: Option<f64>| number.map(|number| number > 0.0);
         let reachable = |endpoint, method: &str| {
             yes(of("endpoint_reachable", endpoint, &format!("method=\"{method}\",")))
         };

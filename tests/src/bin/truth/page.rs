@@ -48,13 +48,11 @@ pub fn wrong(row: Situation, seen: &Seen) -> Vec<String> {
     let (switched, outcomes) = (seen.switched.is_some(), &seen.outcomes);
     let act = match expected.act {
         Act::Nothing => !switched && asked.is_empty() && seen.set_back == 0.0,
-        Act::Failover => {
-            switched && outcomes.contains("failover: switched") && seen.flows_by_backup
-        }
+        Act::Failover => switched && outcomes.contains("failover: switched") && seen.by_backup > 0,
         Act::NoStandby => !switched && outcomes.contains("failover: no_reachable_standby"),
         Act::SetBack => !switched && asked.is_empty() && seen.set_back > 0.0,
     };
-    want("the act", act, &(seen.switched, seen.flows_by_backup, &seen.outcomes, seen.set_back));
+    want("the act", act, &(seen.switched, seen.by_backup, &seen.outcomes, seen.set_back));
     want("small packets", seen.small == expected.small, &seen.small);
     want("large packets", seen.large == expected.large, &seen.large);
     want("name lookups", seen.names == expected.names, &seen.names);
