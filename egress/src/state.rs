@@ -220,7 +220,7 @@ impl Store {
             version: u32,
         }
         let file = self.file(path);
-        let text = match self.text(&file, MOST) {
+        let text = match Self::text(&file, MOST) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StateError::Missing { path: path.clone(), file });
@@ -249,7 +249,7 @@ impl Store {
     }
 
     /// What a file of ours holds, if nobody else can have written it.
-    pub(crate) fn text(&self, file: &Path, most: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn text(file: &Path, most: u64) -> io::Result<Vec<u8>> {
         own(file).and_then(|()| file::read(file, most))
     }
 

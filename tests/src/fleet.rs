@@ -62,7 +62,7 @@ impl World {
         let authority = Authority::new();
         self.write_file("ca.crt", &authority.certificate, 0o644);
         let gateways = HOSTS.map(|(number, ns, interface)| {
-            self.connect(ns, number);
+            Self::connect(ns, number);
             self.start_gateway(number, ns, interface, &authority)
         });
         let alertmanagers = self.start_alertmanager(&self.rendered(&gateways), Instances::Two);
@@ -89,7 +89,7 @@ impl World {
 
     /// The cable to the router, on which the monitoring host's requests come in, and the route by
     /// which they are answered: that host is on another network, and all else goes into the tunnel.
-    fn connect(&self, ns: Ns, number: u8) {
+    fn connect(ns: Ns, number: u8) {
         let port = format!("{ns}-lan");
         let [a, b, c, _] = address(number).octets();
         ip_outside(&format!("netns add {ns}\n"));

@@ -52,7 +52,7 @@ fn an_ipv6_only_uplink_that_is_down_is_named_and_spends_no_failover_nor_does_its
                  priority -600; drop; } }\n",
             );
             world.exec_ok(Ns::Egress, &["ip", "-6", "neigh", "flush", "dev", UPLINK]);
-            let gateway = format!("uplink-down (no answer from gateway {}", ROUTER_V6);
+            let gateway = format!("uplink-down (no answer from gateway {ROUTER_V6}");
             eventually(SOON, "the gateway is named", || {
                 let said = world.actuator(&["validate"]).out;
                 if said.contains(&gateway) { Ok(()) } else { Err(said) }

@@ -110,24 +110,22 @@ fn rule_words(rule: &Value) -> Option<String> {
     if rule["src"] != "all" || rule.get("dst").is_some() || rule.get("iif").is_some() {
         return None;
     }
-    let mut words = format!("priority {}", rule["priority"].as_u64()?);
+    let mut words = vec![format!("priority {}", rule["priority"].as_u64()?)];
     if rule.get("not").is_some() {
-        words += " not";
+        words.push("not".to_owned());
     }
     if let Some(mark) = rule["fwmark"].as_str() {
-        words += &format!(" fwmark {mark}");
-    }
-    if let Some(mask) = rule["fwmask"].as_str() {
-        words += &format!("/{mask}");
+        let mask = rule["fwmask"].as_str().map(|mask| format!("/{mask}")).unwrap_or_default();
+        words.push(format!("fwmark {mark}{mask}"));
     }
     if let Some((start, end)) = rule["uid_start"].as_u64().zip(rule["uid_end"].as_u64()) {
-        words += &format!(" uidrange {start}-{end}");
+        words.push(format!("uidrange {start}-{end}"));
     }
-    words += &format!(" lookup {}", rule["table"].as_str()?);
+    words.push(format!("lookup {}", rule["table"].as_str()?));
     if let Some(length) = rule["suppress_prefixlen"].as_u64() {
-        words += &format!(" suppress_prefixlength {length}");
+        words.push(format!("suppress_prefixlength {length}"));
     }
-    Some(words)
+    Some(words.join(" "))
 }
 
 fn routes_there(table: u32, family: Family) -> Result<Vec<(IpNet, String)>, TunnelError> {
