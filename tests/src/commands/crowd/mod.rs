@@ -108,7 +108,9 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
     let most = peak(arguments.pid)?;
     over.store(true, Ordering::Relaxed);
     // Who is in the middle of something says what came of it.
-    crowd.into_iter().for_each(|one| drop(one.join()));
+    for one in crowd {
+        let _ = one.join();
+    }
     let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     let said = json!({
         "took_ms": took, "failed": failed, "peak_kib": most,
