@@ -48,8 +48,8 @@ fn an_ipv6_only_uplink_that_is_down_is_named_and_spends_no_failover_nor_does_its
             // of it would hold for a while; so it has to ask anew.
             world.nft(
                 Ns::Router,
-                "table netdev silent { chain in { type filter hook ingress device \"lan\" \
-                 priority -600; drop; } }\n",
+                "table netdev silent {\nchain in { type filter hook ingress device \"lan\" \
+                 priority -600; drop; }\n}\n",
             );
             world.exec_ok(Ns::Egress, &["ip", "-6", "neigh", "flush", "dev", UPLINK]);
             let gateway = format!("uplink-down (no answer from gateway {ROUTER_V6}");

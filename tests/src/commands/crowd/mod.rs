@@ -109,7 +109,7 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
     over.store(true, Ordering::Relaxed);
     // Who is in the middle of something says what came of it.
     for one in crowd {
-        drop(one.join());
+        let _ = one.join();
     }
     let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     let said = json!({
