@@ -73,8 +73,8 @@ impl Engine {
             return;
         };
         self.looks = self.looks.wrapping_add(1);
-        let whole = self.looks % WHOLE_LOOK == 0;
-        let made = missing(&up, path, whole).map_err(EngineError::from).and_then(|plan| {
+        let look = if self.looks % WHOLE_LOOK == 0 { Look::Whole } else { Look::AtWhatItDoes };
+        let made = missing(&up, path, look).map_err(EngineError::from).and_then(|plan| {
             let Some(plan) = plan.filter(|plan| !plan.pieces.is_empty()) else {
                 return Ok(None);
             };
@@ -105,8 +105,16 @@ impl Engine {
     }
 }
 
-/// What is ours and gone; looked at with `whole` in every detail, else by what it does.
-fn missing(up: &BroughtUp, path: &PathConfig, whole: bool) -> Result<Option<Plan>, TunnelError> {
+/// How closely a tunnel is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Costs a few processes.
+    Whole,
+    AtWhatItDoes,
+}
+
+/// What is ours and gone.
+fn missing(up: &BroughtUp, path: &PathConfig, look: Look) -> Result<Option<Plan>, TunnelError> {
     let link = Link::read(&up.tunnel.interface)?;
     let gone = match &link {
         // Whoever made it will make it again.
@@ -119,7 +127,8 @@ fn missing(up: &BroughtUp, path: &PathConfig, whole: bool) -> Result<Option<Plan
                 let wrong = tunnel::wrong_way(&up.tunnel, link, &servers);
                 matches!(wrong, Some(Wrong::Past(_)))
             };
-            (up.device == By::Us && lacks) || (up.routing == By::Us && (whole || past()))
+            (up.device == By::Us && lacks)
+                || (up.routing == By::Us && (look == Look::Whole || past()))
         }
     };
     if !gone {

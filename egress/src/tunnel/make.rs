@@ -81,6 +81,8 @@ pub fn make_device(interface: &str) -> Result<Implementation, TunnelError> {
     // It lives on when we end: in a session of its own, with nothing of ours open.
     let mut start = Command::new("setsid");
     start.arg(&program).arg(interface).env("LOG_LEVEL", "silent");
+    // boringtun keeps the privileges that a switch needs.
+    start.env("WG_SUDO", "1");
     start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut started = start.spawn().map_err(|error| failed(error.to_string()))?;
     loop {

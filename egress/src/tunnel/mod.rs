@@ -19,7 +19,7 @@ use crate::config::{PathConfig, Workload};
 
 pub use link::{Link, maker, mtu};
 pub use make::{Implementation, implementation, make, make_device, take_down};
-pub use plan::{Piece, Plan, plan, plan_routing};
+pub use plan::{Piece, Plan, plan};
 pub use way::{Wrong, wrong_way};
 
 /// What a tunnel's packet carries around it, over IPv6.

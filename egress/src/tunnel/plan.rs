@@ -69,11 +69,11 @@ pub fn plan(
         (Some(_), None) => By::Others,
     };
     let mut pieces = plan_device(&tunnel, link.as_ref(), device)?;
-    let ours = before.is_some_and(|before| before.routing == By::Us);
-    let routing = plan_routing(&tunnel, link.as_ref(), ours, servers)?;
-    let by = if ours || !routing.is_empty() { By::Us } else { By::Others };
+    let was = before.map_or(By::Others, |before| before.routing);
+    let routing = plan_routing(&tunnel, link.as_ref(), was, servers)?;
+    let by = if routing.is_empty() { was } else { By::Us };
     pieces.extend(routing);
-    if let Some(before) = before.filter(|before| ours && before.tunnel != tunnel) {
+    if let Some(before) = before.filter(|before| was == By::Us && before.tunnel != tunnel) {
         pieces.extend(outdated(&before.tunnel, &tunnel)?);
     }
     if by == By::Us {
@@ -133,10 +133,10 @@ fn plan_device(tunnel: &Tunnel, link: Option<&Link>, by: By) -> Result<Vec<Piece
 }
 
 /// The routing that is missing: of ours all that is not there; of others' none, where it is right.
-pub fn plan_routing(
+fn plan_routing(
     tunnel: &Tunnel,
     link: Option<&Link>,
-    ours: bool,
+    by: By,
     servers: &[SocketAddr],
 ) -> Result<Vec<Piece>, TunnelError> {
     let wrong = link.map(|link| wrong_way(tunnel, link, servers));
@@ -150,7 +150,7 @@ pub fn plan_routing(
         )));
     }
     let asked = !matches!(tunnel.selector, Selector::Users(_));
-    if !ours && asked && wrong == Some(None) {
+    if by == By::Others && asked && wrong == Some(None) {
         return Ok(Vec::new());
     }
     let mut missing = Vec::new();
