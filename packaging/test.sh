@@ -11,9 +11,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/../scripts/environment.sh"
 # What runs as the first process in there: what systemd wants to find, and systemd.
 if [[ ${1:-} == --init ]]; then
   set -e
-  root=$2
+  base=$2
+  packages_in=$3
   mount --make-rprivate /
-  mount --bind "$root" "$root"
+  # What is changed is in memory, and gone with the machine.
+  mount -t tmpfs tmpfs "$4"
+  root=$4/root
+  mkdir "$4/changes" "$4/work" "$root"
+  mount -t overlay -o "lowerdir=$base,upperdir=$4/changes,workdir=$4/work" overlay "$root"
+  mkdir "$root/packages"
+  mount --bind "$packages_in" "$root/packages"
   ip link set lo up
   mount -t proc proc "$root/proc"
   mount -t sysfs sysfs "$root/sys"
@@ -37,7 +44,7 @@ fi
 target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
 work=$target/deb-test
 base=$work/base
-root=$work/root
+root=$work/machine
 packages="nftables,iproute2,netbase,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping"
 source packaging/world.sh
 
@@ -52,10 +59,9 @@ boot() {
   cgroups=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)
   cgroup=$cgroups/vpn-egress-deb-test-$$
   mkdir "$cgroup" || return 1
-  rm -rf "$root"
-  cp -a "$base" "$root"
+  mkdir -p "$root"
   sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec unshare --mount --pid --net --uts --ipc --cgroup \
-    --fork --kill-child -- "$@"' sh "$cgroup" "$PWD/packaging/test.sh" --init "$root" >"$work/boot.log" 2>&1 &
+    --fork --kill-child -- "$@"' sh "$cgroup" "$PWD/packaging/test.sh" --init "$base" "$packages_in" "$root" >"$work/boot.log" 2>&1 &
   machine=$!
   trap shut_down EXIT
   eventually has_init && eventually is_up
@@ -122,8 +128,6 @@ first=vpn-egress_$version-1_$(dpkg --print-architecture).deb
 second=vpn-egress_$version-2_$(dpkg --print-architecture).deb
 make_base || exit 1
 boot || { echo "deb-test: the machine did not start"; cat "$work/boot.log"; exit 1; } >&2
-mkdir "$root/packages"
-cp "$packages_in/$first" "$packages_in/$second" "$root/packages" || exit 1
 world /etc/wireguard || { echo "deb-test: the world could not be built" >&2; exit 1; }
 start_traffic
 
