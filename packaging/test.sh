@@ -166,8 +166,10 @@ check "and active" eventually is_active vpn-egress-actuator
 check "the exporter too" eventually is_active vpn-egress-exporter
 check "the lock is the same" same_rules
 check "nothing got out meanwhile" nothing_got_out
+daemon_then=$(pid_of vpn-egress-actuator)
 check "a daemon killed outright is started anew" inside systemctl kill --kill-whom=main --signal=KILL vpn-egress-actuator
-check "and is active again" eventually is_active vpn-egress-actuator
+check "and is another one" eventually another_than "$daemon_then" vpn-egress-actuator
+check "which is active" eventually is_active vpn-egress-actuator
 check "the boot's unit locks by the state where the config is gone" locks_without_config
 mark
 check "a daemon that is stopped leaves the lock" inside systemctl stop vpn-egress-actuator
