@@ -70,7 +70,7 @@ shut_down() {
   # It passes over gentler signals while it waits; its child goes with it.
   kill -KILL "$machine" 2>/dev/null
   wait "$machine" 2>/dev/null
-  eventually rmdir "$cgroup" 2>/dev/null
+  find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null
 }
 has_init() {
   init=$(pgrep -P "$machine" | head -n 1)
