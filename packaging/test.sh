@@ -11,9 +11,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/../scripts/environment.sh"
 # What runs as the first process in there: what systemd wants to find, and systemd.
 if [[ ${1:-} == --init ]]; then
   set -e
-  root=$2
+  base=$2
+  packages_in=$3
   mount --make-rprivate /
-  mount --bind "$root" "$root"
+  # What is changed is in memory, and gone with the machine.
+  mount -t tmpfs tmpfs "$4"
+  root=$4/root
+  mkdir "$4/changes" "$4/work" "$root"
+  mount -t overlay -o "lowerdir=$base,upperdir=$4/changes,workdir=$4/work" overlay "$root"
+  mkdir "$root/packages"
+  mount --bind "$packages_in" "$root/packages"
   ip link set lo up
   mount -t proc proc "$root/proc"
   mount -t sysfs sysfs "$root/sys"
@@ -37,7 +44,7 @@ fi
 target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
 work=$target/deb-test
 base=$work/base
-root=$work/root
+root=$work/machine
 packages="nftables,iproute2,netbase,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping"
 source packaging/world.sh
 
@@ -52,10 +59,9 @@ boot() {
   cgroups=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)
   cgroup=$cgroups/vpn-egress-deb-test-$$
   mkdir "$cgroup" || return 1
-  rm -rf "$root"
-  cp -a "$base" "$root"
+  mkdir -p "$root"
   sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec unshare --mount --pid --net --uts --ipc --cgroup \
-    --fork --kill-child -- "$@"' sh "$cgroup" "$PWD/packaging/test.sh" --init "$root" >"$work/boot.log" 2>&1 &
+    --fork --kill-child -- "$@"' sh "$cgroup" "$PWD/packaging/test.sh" --init "$base" "$packages_in" "$root" >"$work/boot.log" 2>&1 &
   machine=$!
   trap shut_down EXIT
   eventually has_init && eventually is_up
@@ -64,7 +70,7 @@ shut_down() {
   # It passes over gentler signals while it waits; its child goes with it.
   kill -KILL "$machine" 2>/dev/null
   wait "$machine" 2>/dev/null
-  eventually rmdir "$cgroup" 2>/dev/null
+  find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null
 }
 has_init() {
   init=$(pgrep -P "$machine" | head -n 1)
@@ -122,8 +128,6 @@ first=vpn-egress_$version-1_$(dpkg --print-architecture).deb
 second=vpn-egress_$version-2_$(dpkg --print-architecture).deb
 make_base || exit 1
 boot || { echo "deb-test: the machine did not start"; cat "$work/boot.log"; exit 1; } >&2
-mkdir "$root/packages"
-cp "$packages_in/$first" "$packages_in/$second" "$root/packages" || exit 1
 world /etc/wireguard || { echo "deb-test: the world could not be built" >&2; exit 1; }
 start_traffic
 
@@ -162,8 +166,10 @@ check "and active" eventually is_active vpn-egress-actuator
 check "the exporter too" eventually is_active vpn-egress-exporter
 check "the lock is the same" same_rules
 check "nothing got out meanwhile" nothing_got_out
+daemon_then=$(pid_of vpn-egress-actuator)
 check "a daemon killed outright is started anew" inside systemctl kill --kill-whom=main --signal=KILL vpn-egress-actuator
-check "and is active again" eventually is_active vpn-egress-actuator
+check "and is another one" eventually another_than "$daemon_then" vpn-egress-actuator
+check "which is active" eventually is_active vpn-egress-actuator
 check "the boot's unit locks by the state where the config is gone" locks_without_config
 mark
 check "a daemon that is stopped leaves the lock" inside systemctl stop vpn-egress-actuator

@@ -213,11 +213,11 @@ mod tests {
         drop(ends);
         assert_eq!(ear.heard(), ["WATCHDOG=1"]);
         let dies = supervisor.expect_loop();
-        let died = thread::spawn(move || {
+        let ended = thread::spawn(move || {
             let _mine = dies;
             panic!("as a test wants it");
         });
-        died.join().expect_err("it panicked");
+        ended.join().expect_err("it panicked");
         stays.beat();
         assert_eq!(ear.heard(), [""; 0]);
     }
