@@ -35,7 +35,7 @@ fn whole() -> Value {
 
 /// The place of `paths[].health` in the tree: `/paths/0/health`.
 fn pointer(option: &str) -> String {
-    option.split('.').map(|part| format!("/{}", part.replace("[]", "/0"))).collect()
+    format!("/{}", option.replace("[]", "/0").replace('.', "/"))
 }
 
 /// The whole file with this option as given, or without it.
