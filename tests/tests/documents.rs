@@ -147,7 +147,7 @@ fn help(program: &str, commands: &[String]) -> String {
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {commands:?}: {output:?}");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    text.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
 /// The options of a help text, each with all its lines, and what stands above them.
