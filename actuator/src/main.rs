@@ -109,6 +109,7 @@ enum Act {
         /// Of this path only.
         #[arg(long, value_name = "NAME")]
         path: Option<String>,
+        /// Why; it is kept in the history.
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
     },
@@ -126,6 +127,7 @@ enum Act {
         /// Of this path only.
         #[arg(long, value_name = "NAME")]
         path: Option<String>,
+        /// Why; it is kept in the history.
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
     },

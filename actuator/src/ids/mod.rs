@@ -24,6 +24,7 @@ pub use render::Engine;
 pub enum Ids {
     /// Print the exemption for an engine, with its reasons.
     Render {
+        /// In whose language.
         #[arg(long = "for", value_name = "ENGINE")]
         engine: Engine,
         /// The address that the inspection sees; several may be given. Without it: the config's,
