@@ -142,8 +142,8 @@ fn a_dead_far_side_is_down_by_every_kind_and_a_hosts_own_refusal_is_no_answer() 
         world.nft(
             Ns::Egress,
             &format!(
-                "table inet other {{ chain output {{ type filter hook output priority 10; \
-                 tcp dport {CLOSED} reject with tcp reset; }} }}\n"
+                "table inet other {{\nchain output {{ type filter hook output priority 10; \
+                 tcp dport {CLOSED} reject with tcp reset; }}\n}}\n"
             ),
         );
         assert_eq!(probed(world), SILENT);
@@ -231,7 +231,7 @@ fn a_failover_to_the_next_asks_nobody_and_goes_forward() {
             &format!(
                 "table inet asked {{ counter others {{ }}\n chain forward {{ type filter hook \
                  forward priority -20; iifname \"lan\" udp dport 51820 udp sport != {} counter \
-                 name others; }} }}\n",
+                 name others; }}\n}}\n",
                 own.trim()
             ),
         );
