@@ -147,7 +147,7 @@ fn share_addresses(init: &Init, found: &[Found]) -> Result<(), InitError> {
 
 fn compose(init: &Init, found: &[Found], sessions: &[Connection]) -> String {
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
-    let endpoints: String = found
+    let endpoints: Vec<String> = found
         .iter()
         .map(|one| {
             let file = quoted(&one.file.display().to_string());
@@ -156,6 +156,7 @@ fn compose(init: &Init, found: &[Found], sessions: &[Connection]) -> String {
             format!("      # {server}{named}\n      - {{name: {name}, wg_quick: {file}}}\n")
         })
         .collect();
+    let endpoints = endpoints.concat();
     let mut from: Vec<String> =
         sessions.iter().map(|session| session.peer.ip().to_canonical().to_string()).collect();
     from.sort();

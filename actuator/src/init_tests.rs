@@ -105,7 +105,7 @@ fn the_files_of_each_provider_become_a_config_that_loads() {
         let target = path.health.probe.as_ref().map(|probe| probe.question.target().to_string());
         assert_eq!(target.as_deref(), *probe, "{names:?}");
         let text = fs::read_to_string(files.at("egress.yml")).expect("a config");
-        assert!(!text.contains("PrivateKey") && !text.contains("="), "S10: {text}");
+        assert!(!text.contains("PrivateKey") && !text.contains('='), "S10: {text}");
         assert_eq!(text.contains("looked up and pinned by converge"), *named, "{text}");
         if *named {
             let error = Config::load(&files.at("egress.yml")).expect_err("nothing is pinned");

@@ -220,7 +220,7 @@ impl Store {
             version: u32,
         }
         let file = self.file(path);
-        let text = match Self::text(&file, MOST) {
+        let text = match trusted(&file, MOST) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StateError::Missing { path: path.clone(), file });
@@ -246,11 +246,6 @@ impl Store {
 
     fn replace(&self, file: &Path, state: &PathState) -> io::Result<()> {
         self.put(file, &serde_json::to_vec_pretty(state)?)
-    }
-
-    /// What a file of ours holds, if nobody else can have written it.
-    pub(crate) fn text(file: &Path, most: u64) -> io::Result<Vec<u8>> {
-        own(file).and_then(|()| file::read(file, most))
     }
 
     /// Puts `text` in the place of what the file held, whole or not at all.
@@ -287,6 +282,11 @@ impl Store {
         fault::point(Point::StateAside);
         Ok(aside)
     }
+}
+
+/// What a file of ours holds, if nobody else can have written it.
+pub(crate) fn trusted(file: &Path, most: u64) -> io::Result<Vec<u8>> {
+    own(file).and_then(|()| file::read(file, most))
 }
 
 /// What somebody else can write says nothing: it may have said "stopped" before.
@@ -335,9 +335,8 @@ mod tests {
     #[test]
     fn s5_the_choice_survives() {
         let (_directory, store, path) = store();
-        let state = state();
-        store.write(&path, &state).expect("written");
-        assert_eq!(store.read(&path).expect("read"), state);
+        store.write(&path, &state()).expect("written");
+        assert_eq!(store.read(&path).expect("read"), state());
     }
 
     #[test]

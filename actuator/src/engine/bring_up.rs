@@ -73,7 +73,8 @@ impl Engine {
             return;
         };
         self.looks = self.looks.wrapping_add(1);
-        let look = if self.looks % WHOLE_LOOK == 0 { Look::Whole } else { Look::AtWhatItDoes };
+        let look =
+            if self.looks.is_multiple_of(WHOLE_LOOK) { Look::Whole } else { Look::AtWhatItDoes };
         let made = missing(&up, path, look).map_err(EngineError::from).and_then(|plan| {
             let Some(plan) = plan.filter(|plan| !plan.pieces.is_empty()) else {
                 return Ok(None);

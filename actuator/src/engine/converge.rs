@@ -66,9 +66,9 @@ impl Engine {
             Ok(config) => config,
             Err(error) => return Reply::config(chain(error)),
         };
-        let resolved = resolver.found();
+        let pinned = resolver.found();
         let before = std::mem::replace(&mut self.config, wanted);
-        let reply = self.converge_paths(wish, &before, &resolved);
+        let reply = self.converge_paths(wish, &before, &pinned);
         // What was not carried out is not in force: the daemon goes on by the config it had. Where
         // the rules of the new one are loaded already, it is the new one.
         let in_force = reply.exit == exit::DONE || self.is_loaded();

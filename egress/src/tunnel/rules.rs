@@ -110,21 +110,18 @@ fn rule_words(rule: &Value) -> Option<String> {
     if rule["src"] != "all" || rule.get("dst").is_some() || rule.get("iif").is_some() {
         return None;
     }
+    let said = |key: &str| rule[key].as_str();
     let mut words = vec![format!("priority {}", rule["priority"].as_u64()?)];
-    if rule.get("not").is_some() {
-        words.push("not".to_owned());
-    }
-    if let Some(mark) = rule["fwmark"].as_str() {
-        let mask = rule["fwmask"].as_str().map(|mask| format!("/{mask}")).unwrap_or_default();
-        words.push(format!("fwmark {mark}{mask}"));
-    }
-    if let Some((start, end)) = rule["uid_start"].as_u64().zip(rule["uid_end"].as_u64()) {
-        words.push(format!("uidrange {start}-{end}"));
-    }
-    words.push(format!("lookup {}", rule["table"].as_str()?));
-    if let Some(length) = rule["suppress_prefixlen"].as_u64() {
-        words.push(format!("suppress_prefixlength {length}"));
-    }
+    words.extend(rule.get("not").map(|_| "not".to_owned()));
+    words.extend(said("fwmark").map(|mark| match said("fwmask") {
+        Some(mask) => format!("fwmark {mark}/{mask}"),
+        None => format!("fwmark {mark}"),
+    }));
+    let users = rule["uid_start"].as_u64().zip(rule["uid_end"].as_u64());
+    words.extend(users.map(|(first, last)| format!("uidrange {first}-{last}")));
+    words.push(format!("lookup {}", said("table")?));
+    let suppressed = rule["suppress_prefixlen"].as_u64();
+    words.extend(suppressed.map(|length| format!("suppress_prefixlength {length}")));
     Some(words.join(" "))
 }
 
