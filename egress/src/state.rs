@@ -335,8 +335,9 @@ mod tests {
     #[test]
     fn s5_the_choice_survives() {
         let (_directory, store, path) = store();
-        store.write(&path, &state()).expect("written");
-        assert_eq!(store.read(&path).expect("read"), state());
+        let state = state();
+        store.write(&path, &state).expect("written");
+        assert_eq!(store.read(&path).expect("read"), state);
     }
 
     #[test]

@@ -97,7 +97,8 @@ fn counters_never_fall(world: &World, with: &dyn Fn(&[&str]) -> EgressConfig) {
         });
     };
     whole(world);
-    let events: [(&str, &dyn Fn(&World)); 5] = [
+    type Event<'a> = (&'a str, &'a dyn Fn(&World));
+        let events: [Event; 5] = [
         ("nothing", &|_| {}),
         ("other rules", &|world| {
             world.write_config(&with(&["allow: [10.0.0.128/25]"]));
@@ -199,10 +200,10 @@ fn two_prometheis_at_once_cause_no_further_probe() {
         });
         // Read in this order, so that what is probed meanwhile counts against it.
         let scraped = scraped();
-        let probed = probes(world) - probes_before;
+        let sent = probes(world) - probes_before;
         let cycled = cycles(world) - cycles_before;
         let few = |count: f64| count * 4.0 < f64::from(u32::try_from(scraped).expect("few"));
-        assert!(few(f64::from(u32::try_from(probed).expect("few"))), "{probed} for {scraped}");
+        assert!(few(f64::from(u32::try_from(sent).expect("few"))), "{sent} for {scraped}");
         assert!(few(cycled), "{cycled} cycles for {scraped} scrapes");
         drop(scrapers);
 
