@@ -15,6 +15,9 @@ use lab::{
 use nix::sys::signal::Signal;
 
 const SOON: Duration = Duration::from_secs(30);
+
+/// What happens to the host, and its name.
+type Event<'a> = (&'a str, &'a dyn Fn(&World));
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Not shown in a world without a controller.
@@ -97,8 +100,7 @@ fn counters_never_fall(world: &World, with: &dyn Fn(&[&str]) -> EgressConfig) {
         });
     };
     whole(world);
-    type Event<'a> = (&'a str, &'a dyn Fn(&World));
-        let events: [Event; 5] = [
+    let events: [Event; 5] = [
         ("nothing", &|_| {}),
         ("other rules", &|world| {
             world.write_config(&with(&["allow: [10.0.0.128/25]"]));
