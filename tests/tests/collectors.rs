@@ -64,7 +64,7 @@ const BREAKAGES: &[Breakage] = &[
     Breakage {
         what: "nft is not permitted",
         collector: "nftables",
-        told: "Operation not permitted",
+        told: "CAP_NET_ADMIN",
         harm: |world| {
             nft(
                 world,

@@ -1,8 +1,7 @@
 //! Does the far side of the tunnel answer a connection? One that is taken is an answer, and so is one
 //! that is refused: a reset comes from the target itself.
 //!
-//! A reset that this host's own rules make does not reach the socket: it comes by the loopback device,
-//! and the socket listens to the tunnel's only.
+//! What cannot be told apart: a reset that a rule of this host makes in the target's place.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
