@@ -154,7 +154,7 @@ impl Situation {
                 ..HEALTHY
             },
             Self::UplinkDown => Expected {
-                verdict: "uplink-down (no carrier)",
+                verdict: "uplink-down (no carrier on eth0)",
                 probe: Probe::Lost,
                 echo: Reading::Missing,
                 standby: Reading::Missing,
