@@ -57,16 +57,16 @@ impl World {
     /// go with it, but for the default.
     #[track_caller]
     pub fn change_address(&self) {
-        self.readdress(EGRESS, EGRESS_RENUMBERED);
+        Self::readdress(EGRESS, EGRESS_RENUMBERED);
     }
 
     /// Undoes [`World::change_address`], as when the old lease is given out again.
     #[track_caller]
     pub fn restore_address(&self) {
-        self.readdress(EGRESS_RENUMBERED, EGRESS);
+        Self::readdress(EGRESS_RENUMBERED, EGRESS);
     }
 
-    fn readdress(&self, from: Ipv4Addr, to: Ipv4Addr) {
+    fn readdress(from: Ipv4Addr, to: Ipv4Addr) {
         ip_batch(
             Ns::Egress,
             &format!(

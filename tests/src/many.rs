@@ -57,9 +57,9 @@ impl World {
             for endpoint in 0..many.endpoints {
                 let public = random_key();
                 let address = format!("198.18.{}.{}:51820", endpoint / 250, 1 + endpoint % 250);
-                let _ = write!(
+                let _ = writeln!(
                     yaml,
-                    "      - {{name: e{endpoint}, address: \"{address}\", public_key: {public}, private_key_file: {private}}}\n"
+                    "      - {{name: e{endpoint}, address: \"{address}\", public_key: {public}, private_key_file: {private}}}"
                 );
                 if endpoint == 0 {
                     first = format!(

@@ -31,7 +31,7 @@ impl Page {
         for line in text.lines() {
             if let Some(said) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = said.split_once(' ').expect("a type");
-                page.shapes.entry(name.to_owned()).or_default().kind = kind.to_owned();
+                kind.clone_into(&mut page.shapes.entry(name.to_owned()).or_default().kind);
             }
             let Some((series, value)) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))
             else {

@@ -112,7 +112,7 @@ impl World {
                 .filter(|word| **word == program)
                 .for_each(|word| *word = self.program_for_all("exporter"));
             // Found whatever `PATH` the words before set.
-            line.iter_mut().filter(|word| *word == "env").for_each(|word| *word = ENV.to_owned());
+            line.iter_mut().filter(|word| *word == "env").for_each(|word| ENV.clone_into(word));
         }
         let line = before.iter().copied().chain(line.iter().map(String::as_str));
         let line: Vec<&str> = line.collect();
