@@ -86,6 +86,7 @@ fn the_pages_are_as_documented_and_nothing_falls_or_is_left_behind() {
 
 /// Whatever happens to the rules that count.
 fn counters_never_fall(world: &World, with: &dyn Fn(&[&str]) -> EgressConfig) {
+    type Event<'a> = (&'a str, &'a dyn Fn(&World));
     const COUNTERS: [&str; 5] = [
         "vpn_egress_blocked_packets_total{path=\"media\"}",
         "vpn_egress_blocked_bytes_total{path=\"media\"}",
@@ -132,6 +133,11 @@ fn counters_never_fall(world: &World, with: &dyn Fn(&[&str]) -> EgressConfig) {
 
 fn pages_are_as_documented(world: &mut World) {
     let ongoing = "vpn_egress_latest_outage_ongoing{endpoint=\"primary\",path=\"media\"}";
+    // An outage begins where a cycle finds the tunnel down right after one that found it up.
+    let up = "vpn_egress_cycles_total{path=\"media\",verdict=\"up\"}";
+    let ups = |world: &World| page(world, EXPORTER).value(up).unwrap_or_default();
+    let before = ups(world);
+    eventually(SOON, "the rules stand, and the tunnel is up", || ups(world) > before);
     world.blackhole(Endpoint::A, Direction::Both);
     eventually(SOON, "an outage", || page(world, EXPORTER).value(ongoing) == Some(1.0));
     world.heal(Endpoint::A);
@@ -202,10 +208,10 @@ fn two_prometheis_at_once_cause_no_further_probe() {
         });
         // Read in this order, so that what is probed meanwhile counts against it.
         let scraped = scraped();
-        let sent = probes(world) - probes_before;
+        let asked = probes(world) - probes_before;
         let cycled = cycles(world) - cycles_before;
         let few = |count: f64| count * 4.0 < f64::from(u32::try_from(scraped).expect("few"));
-        assert!(few(f64::from(u32::try_from(sent).expect("few"))), "{sent} for {scraped}");
+        assert!(few(f64::from(u32::try_from(asked).expect("few"))), "{asked} for {scraped}");
         assert!(few(cycled), "{cycled} cycles for {scraped} scrapes");
         drop(scrapers);
 

@@ -105,7 +105,7 @@ fn main() {
         leaks(arguments.rounds);
     }
     if chosen(Part::Scrape) {
-        for size in 0..scrape::count() {
+        for size in 0..scrape::COUNT {
             print!("{}", in_a_world(Part::Scrape, arguments.rounds, size));
         }
     }
