@@ -86,7 +86,6 @@ fn the_pages_are_as_documented_and_nothing_falls_or_is_left_behind() {
 
 /// Whatever happens to the rules that count.
 fn counters_never_fall(world: &World, with: &dyn Fn(&[&str]) -> EgressConfig) {
-    type Event<'a> = (&'a str, &'a dyn Fn(&World));
     const COUNTERS: [&str; 5] = [
         "vpn_egress_blocked_packets_total{path=\"media\"}",
         "vpn_egress_blocked_bytes_total{path=\"media\"}",

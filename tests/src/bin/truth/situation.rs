@@ -159,7 +159,7 @@ impl Situation {
                 echo: Reading::Missing,
                 standby: Reading::Missing,
                 uplink: Reading::No,
-                firing: &[],
+                firing: &["VpnEgressUplinkDown"],
                 small: false,
                 large: false,
                 names: false,
