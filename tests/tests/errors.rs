@@ -109,6 +109,8 @@ fn what_a_newcomer_meets_is_told_with_its_mend() {
         the_programs(&mut page);
         what_is_no_error(&mut page);
         what_is_kept(&mut page);
+        // The harness has left its own line open.
+        println!();
         for line in page.text.lines() {
             println!("{MADE}{line}");
         }
