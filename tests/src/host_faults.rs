@@ -57,23 +57,13 @@ impl World {
     /// go with it, but for the default.
     #[track_caller]
     pub fn change_address(&self) {
-        self.readdress(EGRESS, EGRESS_RENUMBERED);
+        readdress(EGRESS, EGRESS_RENUMBERED);
     }
 
     /// Undoes [`World::change_address`], as when the old lease is given out again.
     #[track_caller]
     pub fn restore_address(&self) {
-        self.readdress(EGRESS_RENUMBERED, EGRESS);
-    }
-
-    fn readdress(&self, from: Ipv4Addr, to: Ipv4Addr) {
-        ip_batch(
-            Ns::Egress,
-            &format!(
-                "addr del {from}/24 dev {UPLINK}\naddr add {to}/24 dev {UPLINK}\n\
-                 route replace default via {ROUTER} dev {UPLINK}\n"
-            ),
-        );
+        readdress(EGRESS_RENUMBERED, EGRESS);
     }
 
     /// Routes that are more specific than the default, as a DHCP server can hand them out: they
@@ -186,4 +176,15 @@ impl World {
 
 fn text(body: &Value, field: &str) -> String {
     body[field].as_str().unwrap_or_default().to_owned()
+}
+
+#[track_caller]
+fn readdress(from: Ipv4Addr, to: Ipv4Addr) {
+    ip_batch(
+        Ns::Egress,
+        &format!(
+            "addr del {from}/24 dev {UPLINK}\naddr add {to}/24 dev {UPLINK}\n\
+             route replace default via {ROUTER} dev {UPLINK}\n"
+        ),
+    );
 }
