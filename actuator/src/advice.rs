@@ -31,7 +31,11 @@ fn out_of_reach(path: &PathConfig) -> Vec<String> {
         return Vec::new();
     }
     let reached = |to: SocketAddr| {
-        let from = |device: &str| source_address(device, to).is_ok_and(|own| !own.is_unspecified());
+        // Where the uplink has none of that family, the kernel offers another device's.
+        let from = |device: &str| {
+            let own = source_address(device, to).ok();
+            own.is_some_and(|own| own_addresses(device).is_ok_and(|all| all.contains(&own)))
+        };
         uplinks.iter().any(|uplink| from(&uplink.name))
     };
     let lacking = path.endpoints.iter().filter(|endpoint| !reached(endpoint.address));

@@ -61,8 +61,8 @@ fn host(text: &str) -> Result<Host, String> {
     let bare = authority.host().trim_matches(['[', ']']);
     let loopback = bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     let encrypted = uri.scheme_str() == Some("https");
-    let within_this_host = uri.scheme_str() == Some("http") && loopback;
-    if !encrypted && !within_this_host {
+    let stays_here = loopback && uri.scheme_str() == Some("http");
+    if !encrypted && !stays_here {
         return Err("want https://, for the token travels with each alert (docs/web.md says how \
                     the actuator gets a certificate); http:// is for loopback only"
             .into());
@@ -74,9 +74,9 @@ pub fn run(command: &Render) -> Reply {
     let Render::Alertmanager { hosts, files, receivers } = command;
     let mut names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
     names.sort_unstable();
-    let twice = names.windows(2).find(|pair| pair[0] == pair[1]).and_then(|pair| pair.first());
-    if let Some(twice) = twice {
-        let why = format!("--host: {twice} is there twice; each host has one actuator");
+    let twice = names.iter().zip(names.iter().skip(1)).find(|(one, next)| one == next);
+    if let Some((name, _)) = twice {
+        let why = format!("--host: {name} is there twice; each host has one actuator");
         return Reply::new(vec![why], exit::USAGE);
     }
     let own = match receivers.as_deref().map(read_receivers).transpose() {

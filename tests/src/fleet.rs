@@ -62,7 +62,7 @@ impl World {
         let authority = Authority::new();
         self.write_file("ca.crt", &authority.certificate, 0o644);
         let gateways = HOSTS.map(|(number, ns, interface)| {
-            Self::connect(ns, number);
+            connect(ns, number);
             self.start_gateway(number, ns, interface, &authority)
         });
         let alertmanagers = self.start_alertmanager(&self.rendered(&gateways), Instances::Two);
@@ -85,30 +85,6 @@ impl World {
         let line = self.gateway_line("actuator", gateway.ns, arguments);
         let line: Vec<&str> = line.iter().map(String::as_str).collect();
         self.run(gateway.ns, &line).into()
-    }
-
-    /// The cable to the router, on which the monitoring host's requests come in, and the route by
-    /// which they are answered: that host is on another network, and all else goes into the tunnel.
-    fn connect(ns: Ns, number: u8) {
-        let port = format!("{ns}-lan");
-        let [a, b, c, _] = address(number).octets();
-        ip_outside(&format!("netns add {ns}\n"));
-        ip_outside(&format!(
-            "link add name {UPLINK} netns {ns} type veth peer name {port} netns {}\n",
-            Ns::Router
-        ));
-        let gateway = Ipv4Addr::new(a, b, c, 1);
-        ip_batch(Ns::Router, &format!("addr add {gateway}/24 dev {port}\nlink set {port} up\n"));
-        ip_batch(
-            ns,
-            &format!(
-                "link set lo up\naddr add {}/24 dev {UPLINK}\nlink set {UPLINK} up\n\
-                 route add default via {gateway}\n\
-                 route add {EGRESS} via {gateway}\n",
-                address(number)
-            ),
-        );
-        ip_batch(Ns::Egress, &format!("route add {a}.{b}.{c}.0/24 via {ROUTER}\n"));
     }
 
     fn start_gateway(
@@ -249,6 +225,30 @@ impl World {
         hosts.dedup();
         hosts
     }
+}
+
+/// The cable to the router, on which the monitoring host's requests come in, and the route by
+/// which they are answered: that host is on another network, and all else goes into the tunnel.
+fn connect(ns: Ns, number: u8) {
+    let port = format!("{ns}-lan");
+    let [a, b, c, _] = address(number).octets();
+    ip_outside(&format!("netns add {ns}\n"));
+    ip_outside(&format!(
+        "link add name {UPLINK} netns {ns} type veth peer name {port} netns {}\n",
+        Ns::Router
+    ));
+    let gateway = Ipv4Addr::new(a, b, c, 1);
+    ip_batch(Ns::Router, &format!("addr add {gateway}/24 dev {port}\nlink set {port} up\n"));
+    ip_batch(
+        ns,
+        &format!(
+            "link set lo up\naddr add {}/24 dev {UPLINK}\nlink set {UPLINK} up\n\
+             route add default via {gateway}\n\
+             route add {EGRESS} via {gateway}\n",
+            address(number)
+        ),
+    );
+    ip_batch(Ns::Egress, &format!("route add {a}.{b}.{c}.0/24 via {ROUTER}\n"));
 }
 
 /// Vouches for the hosts' certificates.

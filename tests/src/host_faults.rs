@@ -178,6 +178,7 @@ fn text(body: &Value, field: &str) -> String {
     body[field].as_str().unwrap_or_default().to_owned()
 }
 
+#[track_caller]
 fn readdress(from: Ipv4Addr, to: Ipv4Addr) {
     ip_batch(
         Ns::Egress,
