@@ -4,8 +4,11 @@
 use std::time::{Duration, Instant};
 
 use lab::addresses::TUNNEL;
+use lab::container::BRIDGE;
 use lab::programs::{kill, tunnel_down};
-use lab::{Direction, EgressConfig, Endpoint, Exit, Ns, World, eventually, inside};
+use lab::{
+    Direction, EgressConfig, Endpoint, Exit, Ns, World, eventually, inside, inside_with_users,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 const TUNNEL_SERVER: &str = "10.64.0.1";
@@ -252,4 +255,44 @@ fn s2_hostnames_are_pinned_by_a_converge_and_by_nothing_else() {
         assert!(said.exit == 78, "{said:?}");
         assert!(said.err.contains("`c.example.net` cannot be looked up"), "{said:?}");
     });
+}
+
+#[test]
+fn s1_a_tunnel_is_made_for_a_bridge_or_for_users_and_the_host_is_free() {
+    inside_with_users(
+        "s1_a_tunnel_is_made_for_a_bridge_or_for_users_and_the_host_is_free",
+        |world| {
+            let way = |world: &World, more: &[&str]| {
+                let line = [&["ip", "route", "get", "192.0.2.80"][..], more].concat();
+                world.exec_ok(Ns::Egress, &line)
+            };
+            world.forget_tunnel();
+            world.add_container();
+            let workload = format!("{{interfaces: [{BRIDGE}]}}");
+            world.write_config(&EgressConfig {
+                workload: workload.clone(),
+                ..EgressConfig::quick()
+            });
+            let said = world.actuator_ok(&["converge"]);
+            assert!(said.contains("fwmark 0x1000000/0x1000000 lookup 51820"), "{said}");
+            assert!(world.actuator_ok(&["converge"]).contains("nothing to change"));
+            let container = world.start_workload_in(Ns::Container);
+            container.wait_for_exit(Exit::A, SOON);
+            assert!(way(world, &[]).contains("dev eth0"), "the host is free");
+
+            if !world.has_users() {
+                return;
+            }
+            // Another workload: what the old one needed goes.
+            world.edit_config(&workload, "{users: [1000]}");
+            let said = world.actuator_ok(&["converge"]);
+            assert!(
+                said.contains("without rule priority 31010 fwmark 0x1000000/0x1000000"),
+                "{said}"
+            );
+            assert!(world.actuator_ok(&["converge"]).contains("nothing to change"));
+            assert!(way(world, &["uid", "1000"]).contains("dev wg0"));
+            assert!(way(world, &["uid", "1001"]).contains("dev eth0"));
+        },
+    );
 }

@@ -241,6 +241,13 @@ fn s1_s5_a_converge_that_is_killed_at_any_step() {
         assert!(world.positive_control() > 0);
         each_step(world, &FIRST_CONVERGE, By::Command);
         each_step(world, &OVER_MISSING_STATE, By::Daemon);
+    });
+}
+
+#[test]
+fn s1_s5_a_converge_that_brings_the_tunnel_up_is_killed_at_any_step() {
+    inside("s1_s5_a_converge_that_brings_the_tunnel_up_is_killed_at_any_step", |world| {
+        assert!(world.positive_control() > 0);
         each_step(world, &BRINGING_UP, By::Command);
     });
 }
