@@ -25,7 +25,7 @@ const SOCKET_DIRECTORY: &str = "/var/run/wireguard";
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     #[error(
-        "interface {0} does not exist: run `actuator converge`, or bring it up (for example `wg-quick up {0}`)"
+        "interface {0} does not exist: bring it up (for example `wg-quick up {0}`), or let `actuator converge` make it (`bring_up: auto`)"
     )]
     Missing(String),
     #[error("`{0}` is no interface name")]

@@ -189,8 +189,13 @@ fn the_host(page: &mut Page) {
     let path = format!("PATH={}", bin.display());
     page.row_behind(&["env", &path], "nftables is not installed.", "actuator converge", "");
     page.world.delete_tunnel();
-    page.row("There is no WireGuard interface.", "actuator converge");
+    let off = EgressConfig { path_lines: vec!["bring_up: off".into()], ..EgressConfig::quick() };
+    page.world.write_config(&off);
+    let what =
+        "There is no WireGuard interface, and `bring_up: off` says that it is others' to make.";
+    page.row(what, "actuator converge");
     page.row("The same, later.", "actuator validate");
+    page.world.write_config(&EgressConfig::quick());
     page.world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
     page.world.actuator_ok(&["converge"]);
 }
