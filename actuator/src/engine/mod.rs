@@ -16,6 +16,7 @@ mod person;
 mod screen;
 mod status;
 mod stay_in;
+mod steps;
 mod transition;
 
 use std::cell::RefCell;
