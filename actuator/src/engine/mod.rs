@@ -20,6 +20,7 @@ mod person;
 mod screen;
 mod status;
 mod stay_in;
+mod steps;
 mod transition;
 
 use std::cell::RefCell;
