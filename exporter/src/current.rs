@@ -90,7 +90,11 @@ impl Current {
                 (inner.config, inner.converged) = (Arc::new(config), converged);
                 tracing::info!("config read anew after a converge");
             }
-            Err(error) => tracing::warn!(error = chain(error), "config cannot be read anew"),
+            Err(error) => {
+                // Asked again, though no state changes.
+                inner.directory = None;
+                tracing::warn!(error = chain(error), "config cannot be read anew");
+            }
         }
     }
 }
