@@ -11,7 +11,12 @@ failed=0
 scratch=$(mktemp -d)
 alertmanager_pid=
 cleanup() {
-  if [[ -n $alertmanager_pid ]]; then kill "$alertmanager_pid" 2>/dev/null || true; fi
+  # Waited for: it writes its state at its end, and a directory that it still writes into cannot be
+  # removed, which would be this script's exit code.
+  if [[ -n $alertmanager_pid ]]; then
+    kill "$alertmanager_pid" 2>/dev/null || true
+    wait "$alertmanager_pid" 2>/dev/null || true
+  fi
   rm -rf "$scratch"
 }
 trap cleanup EXIT
