@@ -2,7 +2,7 @@
 //! labels and alerts would be a hundred once they are maps, and of brackets or of one text the
 //! parser would keep a copy, or two.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -82,10 +82,25 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Alerts<T> {
     }
 }
 
-pub fn labels<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    deserializer.deserialize_map(Labels)
+/// Whether a status is that of an alert that fires.
+pub fn firing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Cow::<str>::deserialize(deserializer).map(|status| status == "firing")
+}
+
+/// Those of an alert's labels that a decision may look at. A map would be ten times as large.
+#[derive(Debug, Default)]
+pub struct Labels(Vec<(&'static str, Box<str>)>);
+
+impl Labels {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(one, _)| *one == name).map(|(_, value)| &**value)
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(LabelsVisitor)
+    }
 }
 
 /// A number, also one that is written as a text; whatever else stands there is read over.
@@ -137,28 +152,30 @@ impl<'de> Visitor<'de> for Number {
     }
 }
 
-struct Labels;
+struct LabelsVisitor;
 
-impl<'de> Visitor<'de> for Labels {
-    type Value = BTreeMap<String, String>;
+impl<'de> Visitor<'de> for LabelsVisitor {
+    type Value = Labels;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a mapping of labels")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut labels = BTreeMap::new();
-        while let Some(name) = map.next_key::<String>()? {
-            if LABELS.contains(&name.as_str()) {
-                let value: String = map.next_value()?;
-                // Emptied by a new one: it would keep its room.
-                let value = if value.len() > LONGEST { String::new() } else { value };
-                labels.insert(name, value);
-            } else {
+        let mut labels: Vec<(&'static str, Box<str>)> = Vec::new();
+        while let Some(name) = map.next_key::<Cow<str>>()? {
+            let Some(&known) = LABELS.iter().find(|known| **known == name) else {
                 map.next_value::<IgnoredAny>()?;
-            }
+                continue;
+            };
+            let value: Box<str> = map.next_value()?;
+            let value = if value.len() > LONGEST { Box::default() } else { value };
+            // Of a name that is said twice, the last counts, as with a map.
+            labels.retain(|(one, _)| *one != known);
+            labels.reserve_exact(1);
+            labels.push((known, value));
         }
-        Ok(labels)
+        Ok(Labels(labels))
     }
 }
 
@@ -168,8 +185,7 @@ mod tests {
 
     #[derive(Deserialize)]
     struct One {
-        #[serde(deserialize_with = "labels")]
-        labels: BTreeMap<String, String>,
+        labels: Labels,
     }
 
     #[derive(Deserialize)]
@@ -198,12 +214,16 @@ mod tests {
     fn what_nobody_looks_at_is_not_kept() {
         let long = "x".repeat(LONGEST + 1);
         let text = format!(
-            r#"{{"alerts":[{{"labels":{{"path":"media","other":"y","n":[1],"endpoint":"{long}"}}}}]}}"#
+            r#"{{"alerts":[{{"labels":
+                {{"path":"x","other":"y","n":[1],"endpoint":"{long}","p\u0061th":"media"}}}}]}}"#
         );
         let all: All = serde_json::from_str(&text).expect("read");
+        let labels = &all.alerts[0].labels;
         let kept: Vec<(&str, &str)> =
-            all.alerts[0].labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+            labels.0.iter().map(|(name, value)| (*name, &**value)).collect();
         assert_eq!(kept, [("endpoint", ""), ("path", "media")]);
+        assert_eq!(labels.get("path"), Some("media"));
+        assert_eq!(labels.get("other"), None);
     }
 
     #[test]

@@ -3,8 +3,6 @@
 //! Leaks first: a leak must never wait behind a switch (S3). And each thing that is asked is decided
 //! once, however many alerts ask it: ten thousand of them must not hold up the next notification.
 
-use std::collections::BTreeMap;
-
 use egress::names::PathName;
 use egress::state::Timestamp;
 use serde::Deserialize;
@@ -30,9 +28,10 @@ pub struct Notification {
 
 #[derive(Debug, Deserialize)]
 struct Alert {
-    status: String,
-    #[serde(default, deserialize_with = "frugal::labels")]
-    labels: BTreeMap<String, String>,
+    #[serde(rename = "status", deserialize_with = "frugal::firing")]
+    firing: bool,
+    #[serde(default)]
+    labels: frugal::Labels,
 }
 
 /// All that a decision looks at.
@@ -85,12 +84,12 @@ impl Notification {
 
 impl Alert {
     fn label(&self, name: &str) -> &str {
-        self.labels.get(name).map_or("", String::as_str)
+        self.labels.get(name).unwrap_or_default()
     }
 }
 
 fn subject(engine: &Engine, alert: &Alert) -> Subject {
-    if alert.status != "firing" {
+    if !alert.firing {
         return Subject::Known(Outcome::Resolved);
     }
     if alert.labels.get("host").is_some_and(|host| *host != engine.config().host) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, StatusCode};
-use serde_json::json;
+use serde::Serialize;
 use tokio::sync::Semaphore;
 use web::body::{Body, BodyError};
 use web::{Answer, Refusal, Request, answer};
@@ -89,8 +89,10 @@ impl Webhook {
         };
         let retry = outcomes.iter().any(Outcome::retry);
         let status = if retry { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-        let words: Vec<&str> = outcomes.iter().map(Outcome::word).collect();
-        let said = json!({ "outcomes": words }).to_string();
+        let reply = Reply { outcomes: outcomes.iter().map(Outcome::word).collect() };
+        let Ok(said) = serde_json::to_string(&reply) else {
+            return answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "no answer\n");
+        };
         answer(status, JSON, Bytes::from_owner(Told { said, _body: body }))
     }
 
@@ -114,6 +116,13 @@ impl Webhook {
             path = self.telemetry_path,
         )
     }
+}
+
+/// What is answered to a notification.
+#[derive(Serialize)]
+struct Reply {
+    /// One per alert, in the order of the alerts.
+    outcomes: Vec<&'static str>,
 }
 
 /// An answer, and what it answers: a large one gives the only large buffer back when its answer,

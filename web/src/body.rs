@@ -8,7 +8,8 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
-use crate::crowd::{Large, Place};
+use crate::crowd::Place;
+use crate::large::Large;
 use crate::server::Request;
 
 /// About twenty-five alerts. So much may be held for each connection.

@@ -1,47 +1,75 @@
-//! Places for connections. Where all are taken, the one that has gone longest without completing a
-//! request yields to the newcomer: an idle crowd keeps nobody out, however large and from wherever.
-//! Nobody yields unheard, so that a flood is accepted no faster than it is dealt with.
+//! Places for connections. Where all are taken, the one that has gone longest without an event yields
+//! to the newcomer: an idle crowd keeps nobody out, however large and from wherever. Nobody yields
+//! unheard, or before it had its time to speak: that bounds how fast a flood is taken in, and whoever
+//! means well is through with its request by then.
 //!
 //! Must never end a connection whose request is being acted on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard, Semaphore};
+use tokio::sync::Notify;
+
+use crate::large::{Large, LargeBuffer};
 
 /// Two Prometheis, two Alertmanagers, some people. The rest is room for those who mean no good: the
 /// more of it, the longer a newcomer has before a flood can push it out; and what each may hold of
 /// memory (16 KiB of headers, 16 KiB of body) times this is what a crowd can hold.
 const PLACES: usize = 256;
 
-/// How many may wait for the one large buffer.
-const QUEUE: usize = 4;
+/// Those with credentials yield last while they hold no more places than this; beyond, their oldest
+/// yields first: a client that leaks connections must not keep its colleagues out.
+const PRIVILEGED: usize = PLACES / 2;
 
+/// What each has from its arrival, its TLS handshake and each answered request on. Several round
+/// trips and turns of a busy machine; and a full house still takes in 2,560 a second, so that a full
+/// backlog has had its turn in a fraction of one: [`crate::listen::BACKLOG`].
+pub(crate) const TENURE: Duration = Duration::from_millis(100);
+
+/// In a full house newcomers come in one after the other: a flood that came in at once would have had
+/// its time at once, and until then there would be no room in the backlog. As many in their time as
+/// there are places.
+const PACE: Duration = Duration::from_micros(390);
+
+/// How far the pace may be made up for: timers are no more exact than a few milliseconds.
+const BEHIND: Duration = Duration::from_millis(5);
+
+#[derive(Default)]
 pub struct Crowd {
     members: Mutex<Members>,
     /// Somebody left, or can be made to.
     left: Notify,
-    /// The one buffer for large bodies: kept, so that it cannot be in several arenas of the heap.
-    large: Arc<Turn<Vec<u8>>>,
-    queue: Arc<Semaphore>,
+    large: LargeBuffer,
+}
+
+/// Why nobody can come in.
+#[derive(Debug, PartialEq, Eq)]
+enum Full {
+    /// Nobody can be asked to leave.
+    Nobody,
+    /// Who yields next has time until then, or the pace is kept.
+    Until(Instant),
 }
 
 #[derive(Default)]
 struct Members {
-    turn: u64,
+    next: u64,
+    /// When the next one may come in by the pace.
+    paced: Option<Instant>,
     by_id: HashMap<u64, Member>,
     /// Those who can be asked to leave, and who first.
     by_rank: BTreeMap<Rank, u64>,
 }
 
-/// Without credentials first, then whose latest event is longest ago; no two have the same.
-type Rank = (bool, u64);
+/// Without credentials first, then whose latest event is longest ago; the id makes it unique.
+type Rank = (bool, Instant, u64);
 
 struct Member {
     /// Whether it has shown credentials.
     proven: bool,
-    /// Its latest arrival or completed request, as a count of such events.
-    since: u64,
+    /// Its latest event: arrival, handshake or answered request.
+    since: Instant,
     /// Whether what it had sent when it came has been read.
     heard: bool,
     acting: bool,
@@ -55,65 +83,20 @@ pub struct Place {
     crowd: Arc<Crowd>,
 }
 
-/// The large buffer, for as long as it is held.
-pub struct Large(OwnedMutexGuard<Vec<u8>>);
-
-impl std::ops::Deref for Large {
-    type Target = Vec<u8>;
-
-    fn deref(&self) -> &Vec<u8> {
-        &self.0
-    }
-}
-
-impl std::ops::DerefMut for Large {
-    fn deref_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.0
-    }
-}
-
-impl Default for Crowd {
-    fn default() -> Self {
-        Self {
-            members: Mutex::default(),
-            left: Notify::new(),
-            large: Arc::default(),
-            queue: Arc::new(Semaphore::new(QUEUE)),
-        }
-    }
-}
-
 impl Crowd {
-    /// A place for a newcomer; waits only while all others are being acted on, or unheard.
+    /// A place for a newcomer; waits while all others are being acted on, unheard, or in their time.
     pub async fn enter(self: &Arc<Self>) -> Place {
         loop {
             let left = self.left.notified();
-            if let Some(place) = self.try_enter() {
-                return place;
-            }
-            left.await;
-        }
-    }
-
-    fn try_enter(self: &Arc<Self>) -> Option<Place> {
-        let mut members = self.lock();
-        if members.by_id.len() >= PLACES {
-            let (_, first) = members.by_rank.pop_first()?;
-            if let Some(member) = members.by_id.remove(&first) {
-                member.leave.notify_one();
+            let entered = self.lock().enter(Instant::now());
+            match entered {
+                Ok((id, leave)) => return Place { id, leave, crowd: Arc::clone(self) },
+                Err(Full::Nobody) => left.await,
+                Err(Full::Until(until)) => {
+                    let _ = tokio::time::timeout_at(until.into(), left).await;
+                }
             }
         }
-        let id = members.next();
-        let leave = Arc::new(Notify::new());
-        let member = Member {
-            proven: false,
-            since: id,
-            heard: false,
-            acting: false,
-            leave: Arc::clone(&leave),
-        };
-        members.insert(id, member);
-        Some(Place { id, leave, crowd: Arc::clone(self) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {
@@ -122,28 +105,74 @@ impl Crowd {
 }
 
 impl Members {
-    fn next(&mut self) -> u64 {
-        self.turn += 1;
-        self.turn
+    /// A newcomer, for whom another may have to leave.
+    fn enter(&mut self, now: Instant) -> Result<(u64, Arc<Notify>), Full> {
+        if self.by_id.len() >= PLACES {
+            let (id, until) = self.first().ok_or(Full::Nobody)?;
+            let paced = self.paced.unwrap_or(now);
+            if until.max(paced) > now {
+                return Err(Full::Until(until.max(paced)));
+            }
+            let earliest = now.checked_sub(BEHIND).unwrap_or(now);
+            self.paced = Some(paced.max(earliest) + PACE);
+            if let Some(member) = self.remove(id) {
+                member.leave.notify_one();
+            }
+        }
+        let (id, leave) = (self.next, Arc::new(Notify::new()));
+        self.next += 1;
+        let member = Member {
+            proven: false,
+            since: now,
+            heard: false,
+            acting: false,
+            leave: Arc::clone(&leave),
+        };
+        self.insert(id, member);
+        Ok((id, leave))
+    }
+
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Member)) {
+        if let Some(mut member) = self.remove(id) {
+            change(&mut member);
+            self.insert(id, member);
+        }
+    }
+
+    /// Who yields next, and from when on.
+    fn first(&self) -> Option<(u64, Instant)> {
+        let privileged = self.by_id.values().filter(|member| member.proven).count();
+        let of_them = self.by_rank.iter().find(|((proven, ..), _)| *proven);
+        let of_them = of_them.filter(|_| privileged > PRIVILEGED);
+        let ((_, since, _), id) = of_them.or_else(|| self.by_rank.first_key_value())?;
+        Some((*id, *since + TENURE))
     }
 
     fn remove(&mut self, id: u64) -> Option<Member> {
         let member = self.by_id.remove(&id)?;
-        self.by_rank.remove(&member.rank());
+        self.by_rank.remove(&member.rank(id));
         Some(member)
     }
 
     fn insert(&mut self, id: u64, member: Member) {
         if member.heard && !member.acting {
-            self.by_rank.insert(member.rank(), id);
+            self.by_rank.insert(member.rank(id), id);
         }
         self.by_id.insert(id, member);
     }
 }
 
 impl Member {
-    fn rank(&self) -> Rank {
-        (self.proven, self.since)
+    fn heard(&mut self, now: Instant) {
+        (self.heard, self.since) = (true, now);
+    }
+
+    fn completed(&mut self, now: Instant) {
+        (self.acting, self.since) = (false, now);
+    }
+
+    fn rank(&self, id: u64) -> Rank {
+        (self.proven, self.since, id)
     }
 }
 
@@ -153,40 +182,33 @@ impl Place {
         self.leave.notified().await;
     }
 
+    /// What it had sent by now has been read: as it came, or after its handshake.
     pub fn heard(&self) {
-        self.change(|member, _| member.heard = true);
+        self.change(|member| member.heard(Instant::now()));
         self.crowd.left.notify_one();
     }
 
     pub fn proven(&self) {
-        self.change(|member, _| member.proven = true);
+        self.change(|member| member.proven = true);
     }
 
     /// Its request is whole, and is answered whatever comes.
     pub fn acting(&self) {
-        self.change(|member, _| member.acting = true);
+        self.change(|member| member.acting = true);
     }
 
     pub fn completed(&self) {
-        self.change(|member, turn| (member.acting, member.since) = (false, turn));
+        self.change(|member| member.completed(Instant::now()));
         self.crowd.left.notify_one();
     }
 
-    /// The large buffer, empty, when it is this one's turn; `None` where too many wait.
+    /// The large buffer, when it is this one's turn; `None` where too many wait.
     pub async fn large(&self) -> Option<Large> {
-        let _waiting = Arc::clone(&self.crowd.queue).try_acquire_owned().ok()?;
-        let mut buffer = Arc::clone(&self.crowd.large).lock_owned().await;
-        buffer.clear();
-        Some(Large(buffer))
+        self.crowd.large.turn().await
     }
 
-    fn change(&self, change: impl FnOnce(&mut Member, u64)) {
-        let mut members = self.crowd.lock();
-        let turn = members.next();
-        if let Some(mut member) = members.remove(self.id) {
-            change(&mut member, turn);
-            members.insert(self.id, member);
-        }
+    fn change(&self, change: impl FnOnce(&mut Member)) {
+        self.crowd.lock().change(self.id, change);
     }
 }
 
@@ -198,48 +220,5 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn yields(place: &Place) -> bool {
-        !place.crowd.lock().by_id.contains_key(&place.id)
-    }
-
-    #[test]
-    fn nobody_yields_unheard() {
-        let crowd = Arc::new(Crowd::default());
-        let places: Vec<Place> = (0..PLACES).map(|_| crowd.try_enter().expect("a place")).collect();
-        assert!(crowd.try_enter().is_none());
-        places[7].heard();
-        let newcomer = crowd.try_enter().expect("one was heard");
-        assert!(yields(&places[7]) && !yields(&newcomer));
-    }
-
-    #[test]
-    fn the_longest_idle_yields_the_proven_last_and_the_acting_never() {
-        let crowd = Arc::new(Crowd::default());
-        let enter = || {
-            let place = crowd.try_enter().expect("a place");
-            place.heard();
-            place
-        };
-        let places: Vec<Place> = (0..PLACES).map(|_| enter()).collect();
-        places[0].proven();
-        places[1].acting();
-        places[2].completed();
-        let newcomers: Vec<Place> = (0..2).map(|_| enter()).collect();
-        assert!([3, 4].iter().all(|&nth| yields(&places[nth])), "the two oldest idle ones yield");
-        assert!([0, 1, 2, 5].iter().all(|&nth| !yields(&places[nth])));
-        assert!(newcomers.iter().all(|place| !yields(place)));
-
-        let more: Vec<Place> = (0..PLACES).map(|_| enter()).collect();
-        assert!(!yields(&places[1]), "what is acted on stays");
-        assert!(!yields(&places[0]), "credentials weigh more than age");
-        more.iter().for_each(Place::acting);
-        places[0].acting();
-        assert!(crowd.try_enter().is_none(), "all are acting: the newcomer waits");
-        places[1].completed();
-        let last = crowd.try_enter().expect("one has ended");
-        assert!(yields(&places[1]) && !yields(&last));
-    }
-}
+#[path = "crowd_tests.rs"]
+mod tests;

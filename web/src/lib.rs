@@ -9,6 +9,7 @@ pub mod exposition;
 pub mod flags;
 pub mod gate;
 mod greeting;
+mod large;
 pub mod listen;
 pub mod live;
 mod local;

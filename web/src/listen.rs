@@ -7,9 +7,11 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use crate::flags::WebFlags;
 
-/// Connections that the kernel keeps until they are accepted; a newcomer that finds no room tries
-/// again only after a second.
-const BACKLOG: u32 = 4096;
+/// Connections that the kernel keeps until they are accepted. A newcomer that finds no room tries
+/// again only after a second; one that finds some waits for as many as are before it, in a full
+/// house two tenths of a second: [`crate::crowd::TENURE`]. A socket unit says it
+/// for itself, with `Backlog=`.
+const BACKLOG: u32 = 512;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
