@@ -137,6 +137,30 @@ fn a_dead_far_side_is_down_by_every_kind_of_probe() {
     });
 }
 
+#[test]
+fn a_tunnel_that_loses_three_of_four_packets_answers_every_kind_of_probe() {
+    inside("a_tunnel_that_loses_three_of_four_packets_answers_every_kind_of_probe", |world| {
+        world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+        let _far = start_far_side(world);
+        let patient = |probe: String| probe.replace("500ms", "900ms");
+        let kinds = [icmp(), tcp(TAKEN), tcp(CLOSED), dns()].map(patient);
+        for kind in &kinds {
+            configure(world, "host", kind);
+            eventually(SOON, &format!("{kind}: answered"), || {
+                let seen = probed(world);
+                if seen == ANSWERED { Ok(()) } else { Err(seen) }
+            });
+        }
+        world.lose_three_of_four(Endpoint::A);
+        for kind in &kinds {
+            configure(world, "host", kind);
+            for nth in 0..3 {
+                assert_eq!(probed(world), ANSWERED, "{kind}, {nth}");
+            }
+        }
+    });
+}
+
 fn reachable(world: &World, endpoint: &str, method: &str) -> Option<f64> {
     let labels = format!("{{endpoint=\"{endpoint}\",method=\"{method}\",path=\"media\"}}");
     world.metric(EXPORTER, &format!("vpn_egress_endpoint_reachable{labels}"))
