@@ -53,7 +53,7 @@ pub struct Took {
 pub struct Cycle {
     pub evidence: Evidence,
     pub verdict: Verdict,
-    /// Round trip of the tunnel probe, where it was answered.
+    /// From the first try of the tunnel probe to its answer, where it was answered.
     pub probe_took: Option<Duration>,
     /// Of the peer, as the verdict saw it.
     pub received_bytes: Option<u64>,

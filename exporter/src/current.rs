@@ -114,3 +114,63 @@ fn converged(store: &Store) -> Option<Timestamp> {
     let names = store.names().unwrap_or_default();
     names.iter().filter_map(|name| store.read(name).ok()?.last_converge).max()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use egress::state::PathState;
+
+    use super::*;
+
+    const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEA=";
+
+    /// A config with one path of this fwmark.
+    fn text(fwmark: u32) -> String {
+        format!(
+            "paths:\n  - name: media\n    interface: wg0\n    fwmark: {fwmark}\n    endpoints:\n      \
+             - {{name: a, address: \"198.51.100.1:51820\", private_key_file: key, public_key: \"{KEY}\"}}\n"
+        )
+    }
+
+    #[test]
+    fn a_config_that_could_not_be_read_after_a_converge_is_read_when_it_can_be() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        let file = at("egress.yml");
+        let write = |name: &str, text: &str| {
+            fs::write(at(name), text).expect("written");
+            fs::set_permissions(at(name), PermissionsExt::from_mode(0o600)).expect("its own");
+        };
+        write("key", KEY);
+        write("egress.yml", &text(1));
+        fs::create_dir(at("state")).expect("a directory");
+        let store = Store::new(at("state"));
+        let current = Current::load(file, &store).expect("a config");
+        let fwmark = || current.get().paths[0].fwmark;
+
+        // A converge, and at that very moment the file is half written.
+        let path = current.get().paths[0].clone();
+        let mut state = PathState::new(path.endpoints[0].name.clone());
+        state.last_converge = Some(Timestamp::now());
+        store.write(&path.name, &state).expect("a state");
+        write("egress.yml", "paths:");
+        // Until the directory is told apart by its time, every look reads anew.
+        while Stamp::of(store.directory()).is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        current.follow();
+        assert_eq!(fwmark(), 1, "the old one stays in use");
+
+        // No state changes any more.
+        write("egress.yml", &text(2));
+        current.follow();
+        assert_eq!(fwmark(), 2, "read, though nothing reminded of it");
+
+        // An edit alone is drift.
+        write("egress.yml", &text(3));
+        current.follow();
+        assert_eq!(fwmark(), 2, "no converge was asked for");
+    }
+}

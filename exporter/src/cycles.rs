@@ -103,7 +103,10 @@ impl Cycles {
             if let Some(path) = worker.path() {
                 let mut run = Run::new(path.health.interval, Duration::ZERO, Uptime::now());
                 worker.cycle(&path, &mut run);
-                worker.look(&path, &mut Standbys::default());
+                let mut standbys = Standbys::default();
+                // Each once: the first may be due again by the time that the last has answered.
+                let each = path.endpoints.iter();
+                let _ = each.take_while(|_| worker.look(&path, &mut standbys).is_some()).count();
             }
         }
         cycles
@@ -241,16 +244,18 @@ impl Worker {
     fn standbys(&self, beat: &Beat) {
         let mut standbys = Standbys::default();
         while let Some(path) = self.path() {
-            self.look(&path, &mut standbys);
-            beat.rest(TICK);
+            match self.look(&path, &mut standbys) {
+                Some(_) => beat.beat(),
+                None => beat.rest(TICK),
+            }
         }
     }
 
-    /// Asks the endpoints that are due, by the verdict of the latest cycle.
-    fn look(&self, path: &PathConfig, standbys: &mut Standbys) {
+    /// Asks an endpoint that is due, by the verdict of the latest cycle, and says which one.
+    fn look(&self, path: &PathConfig, standbys: &mut Standbys) -> Option<EndpointName> {
         let (verdict, active, watched, onset) = {
             let shown = locked(&self.known.shown);
-            let Some((_, cycle)) = &shown.last else { return };
+            let (_, cycle) = shown.last.as_ref()?;
             let now = Uptime::now();
             let all = path.endpoints.iter().map(|endpoint| endpoint.name.clone());
             let watched = all.filter(|name| shown.outages.watches(name, now)).collect();
@@ -260,19 +265,18 @@ impl Worker {
         // Switched since: what is a standby by that cycle may be in use, and a handshake from a
         // second socket would make it roam away. The next cycle tells.
         if self.store.read(&path.name).ok().map(|state| state.active) != active {
-            return;
+            return None;
         }
         let round = Round { path, active: active.as_ref(), verdict: &verdict, watched, onset };
         let asked = standbys.look(&round);
         let mut shown = locked(&self.known.shown);
         // Switched while it was asked: whose answer is of which kind cannot be said.
-        if shown.active == active {
-            for (endpoint, answers) in &asked {
-                let in_use = active.as_ref() == Some(endpoint);
-                self.note(shown.outages.asked(endpoint, answers, in_use, Uptime::now()));
-            }
+        if let Some((endpoint, answers)) = asked.as_ref().filter(|_| shown.active == active) {
+            let in_use = active.as_ref() == Some(endpoint);
+            self.note(shown.outages.asked(endpoint, answers, in_use, Uptime::now()));
         }
         shown.reachable = standbys.latest();
+        asked.map(|(endpoint, _)| endpoint)
     }
 
     /// An endpoint that left the config leaves no series behind; a new one has its own from now on.

@@ -99,6 +99,16 @@ impl World {
         self.nft(endpoint.ns(), &format!("flush chain inet server gate\n{rule}\n"));
     }
 
+    /// The server loses three of four questions that come out of the tunnel.
+    #[track_caller]
+    pub fn lose_three_of_four(&self, endpoint: Endpoint) {
+        let questions = ["icmp type echo-request", "udp dport 53", "tcp flags & (syn|ack) == syn"];
+        for question in questions {
+            let rule = format!("add rule inet server gate {question} numgen inc mod 4 < 3 drop");
+            self.nft(endpoint.ns(), &rule);
+        }
+    }
+
     /// The router's end of the uplink goes down: the host sees no carrier.
     #[track_caller]
     pub fn uplink_down(&self) {

@@ -51,7 +51,7 @@ impl World {
             let fwmark = if many.paths > 1 && path == 0 { "127".to_owned() } else { fwmark };
             let _ = write!(
                 yaml,
-                "  - name: path{path}\n    interface: {interface}\n    fwmark: {fwmark}\n{rest}    endpoints:\n"
+                "  - name: path{path}\n    interface: {interface}\n    fwmark: {fwmark}\n    bring_up: off\n{rest}    endpoints:\n"
             );
             let mut first = String::new();
             for endpoint in 0..many.endpoints {

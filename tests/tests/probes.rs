@@ -131,9 +131,35 @@ fn a_dead_far_side_is_down_by_every_kind_of_probe() {
             world.server_forwards(Endpoint::A, true);
             up(world);
         }
-        // The resolver ends, and its host says that the port is closed: no name is resolved.
+        // The resolver ends, and its host says that the port is closed: no name is resolved. At once:
+        // a host that says so again and again would send more than an idle one.
         drop(far);
-        down(world);
+        let said = world.actuator(&["validate"]);
+        assert!(said.out.contains("tunnel-down"), "{said:?}");
+    });
+}
+
+#[test]
+fn a_tunnel_that_loses_three_of_four_packets_answers_every_kind_of_probe() {
+    inside("a_tunnel_that_loses_three_of_four_packets_answers_every_kind_of_probe", |world| {
+        world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+        let _far = start_far_side(world);
+        let patient = |probe: String| probe.replace("500ms", "900ms");
+        let kinds = [icmp(), tcp(TAKEN), tcp(CLOSED), dns()].map(patient);
+        for kind in &kinds {
+            configure(world, "host", kind);
+            eventually(SOON, &format!("{kind}: answered"), || {
+                let seen = probed(world);
+                if seen == ANSWERED { Ok(()) } else { Err(seen) }
+            });
+        }
+        world.lose_three_of_four(Endpoint::A);
+        for kind in &kinds {
+            configure(world, "host", kind);
+            for nth in 0..3 {
+                assert_eq!(probed(world), ANSWERED, "{kind}, {nth}");
+            }
+        }
     });
 }
 

@@ -8,8 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use lab::addresses::{ECHO_HOLE, WORLD_HOLE};
 use lab::programs::{ACTUATOR, EXPORTER, kill};
 use lab::{
-    Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Ns, World, eventually, inside,
+    Direction, EgressConfig, Endpoint, Exit, Instances, Keepalive, Ns, Process, World, eventually,
+    inside,
 };
+use nix::sys::signal::Signal;
 
 const SOON: Duration = Duration::from_secs(20);
 /// Three cycles, a probe's timeout, a scrape, an evaluation, and a busy machine.
@@ -124,6 +126,46 @@ fn s4_s5_s8_n_cycles_switch_once_and_the_path_stays() {
             let heartbeat = "vpn_egress_actuator_last_heartbeat_timestamp_seconds";
             world.metric(ACTUATOR, heartbeat).is_some_and(|at| at > 0.0)
         });
+    });
+}
+
+#[test]
+fn s4_a_prometheus_that_was_away_spends_no_failover_on_what_it_saw_before() {
+    inside("s4_a_prometheus_that_was_away_spends_no_failover_on_what_it_saw_before", |world| {
+        locked(world);
+        let mut parts = world.start_loop(Instances::One);
+        await_good_cycles(world, 3.0);
+
+        let back = |prometheus: &mut Process| {
+            prometheus.kill(Signal::SIGCONT);
+            let fresh = "time() - timestamp(vpn_egress_consecutive_down_cycles) < 4";
+            eventually(SOON, "it is back", || !world.query(fresh).is_empty());
+            await_good_cycles(world, 3.0);
+            assert!(!world.fires("VpnEgressTunnelDown"));
+            assert_eq!(world.metric(ACTUATOR, SWITCHES), Some(0.0));
+            assert_eq!(world.active_endpoint(), "primary");
+        };
+        // An outage begins and ends unseen.
+        parts.prometheus.kill(Signal::SIGSTOP);
+        world.blackhole(Endpoint::A, Direction::Both);
+        eventually(FAILOVER, "enough to fire", || down_cycles(world) >= Some(4.0));
+        world.heal(Endpoint::A);
+        await_good_cycles(world, 1.0);
+        back(&mut parts.prometheus);
+        assert!(outcomes(world, "failover", "recovered") < 1.0, "no alert was sent at all");
+
+        // Nothing answers, so the alert is out and no switch can be made; then nobody watches.
+        world.blackhole(Endpoint::A, Direction::Both);
+        world.blackhole(Endpoint::B, Direction::Both);
+        eventually(FAILOVER, "the alert fires", || world.fires("VpnEgressTunnelDown"));
+        parts.prometheus.kill(Signal::SIGSTOP);
+        world.heal(Endpoint::A);
+        world.heal(Endpoint::B);
+        // Alertmanager goes on telling of it, and the actuator looks itself.
+        eventually(FAILOVER, "it is found recovered", || {
+            outcomes(world, "failover", "recovered") > 0.0
+        });
+        back(&mut parts.prometheus);
     });
 }
 

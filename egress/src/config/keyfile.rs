@@ -39,29 +39,33 @@ pub(super) fn key(named: &Cursor<'_>) -> Result<SecretKey, ConfigError> {
 /// The file's text. What is wrong with the file is told at the line that names it.
 pub(super) fn read(named: &Cursor<'_>, file: &Path) -> Result<Zeroizing<String>, ConfigError> {
     named.note(&credential::readable(file));
-    read_for(&named.blame(), file)
+    read_for(&|| named.blame(), file)
 }
 
-/// The same; what is wrong with the file is told of `blamed`.
-pub(super) fn read_for(blamed: &Place, file: &Path) -> Result<Zeroizing<String>, ConfigError> {
+/// The same; what is wrong with the file is told of `blamed`. That is asked for only then: a line is
+/// found by a walk through the whole config.
+pub(super) fn read_for(
+    blamed: &dyn Fn() -> Place,
+    file: &Path,
+) -> Result<Zeroizing<String>, ConfigError> {
     let refused = |cause: io::Error| {
         let problem = match cause.kind() {
             io::ErrorKind::NotFound => Problem::FileMissing(file.to_owned()),
             io::ErrorKind::InvalidData => return Place::file(file).with(Problem::NotUtf8),
             _ => Problem::FileUnreadable(file.to_owned()),
         };
-        blamed.clone().with_cause(problem, cause)
+        blamed().with_cause(problem, cause)
     };
     let readable = credential::readable(file);
     // Before it is opened: opening a named pipe would wait for a writer.
     if !fs::metadata(&readable).map_err(refused)?.is_file() {
-        return Err(blamed.clone().with(Problem::NotAFile(file.to_owned())));
+        return Err(blamed().with(Problem::NotAFile(file.to_owned())));
     }
     let opened = File::open(&readable).map_err(refused)?;
     let found = opened.metadata().map_err(refused)?;
     let mode = found.permissions().mode() & 0o7777;
     if mode & OTHERS != 0 {
-        return Err(blamed.clone().with(Problem::Exposed { file: file.to_owned(), mode }));
+        return Err(blamed().with(Problem::Exposed { file: file.to_owned(), mode }));
     }
     if found.len() > MOST {
         return Err(Place::file(file).with(Problem::TooBig(MOST)));

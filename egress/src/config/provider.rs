@@ -27,7 +27,7 @@ pub struct Provider {
 
 impl Provider {
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let said = said(&Place::file(file), file)?;
+        let said = said(&|| Place::file(file), file)?;
         let (server, named) = match said.endpoint {
             Server::Address(address) => (address.to_string(), false),
             Server::Name { host, port } => (format!("{host}:{port}"), true),
@@ -37,7 +37,7 @@ impl Provider {
 }
 
 /// The file, understood. What is wrong with the file itself is told of `blamed`.
-pub(super) fn said(blamed: &Place, file: &Path) -> Result<WgQuick, ConfigError> {
+pub(super) fn said(blamed: &dyn Fn() -> Place, file: &Path) -> Result<WgQuick, ConfigError> {
     let text = keyfile::read_for(blamed, file)?;
     wg_quick::parse(&text).map_err(|fault| Place::line(file, fault.line).with(fault.problem))
 }

@@ -248,7 +248,7 @@ fn provided(
         }
     }
     let file = keyfile::resolve(named)?;
-    let said = provider::said(&named.blame(), &file)?;
+    let said = provider::said(&|| named.blame(), &file)?;
     let (address, hostname) =
         server_at(said.endpoint).map_err(|problem| Place::file(&file).with(problem))?;
     let endpoint = Endpoint {

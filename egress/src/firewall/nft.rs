@@ -37,6 +37,11 @@ pub enum NftError {
          container needs --cap-add NET_ADMIN"
     )]
     NotPermitted { doing: &'static str },
+    #[error(
+        "nft may not send rules of this size to {doing}: inside a user namespace it may not enlarge \
+         its buffer for them. Raise the sysctl net.core.wmem_default on the host, or configure fewer paths"
+    )]
+    TooLarge { doing: &'static str },
     #[error("nft answered what is not understood")]
     Answer(#[source] serde_json::Error),
     #[error("what was loaded is not what was sent: another program is changing table {0}")]
@@ -65,13 +70,20 @@ fn run(doing: &'static str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>,
         *last_hang() = None;
         return Ok(output.stdout);
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    Err(refusal(doing, &String::from_utf8_lossy(&output.stderr)))
+}
+
+/// What nft's own words mean.
+fn refusal(doing: &'static str, said: &str) -> NftError {
     // Our own rules come back below the message.
     let said = said.lines().next().unwrap_or("no reason given").to_owned();
     if said.contains("Operation not permitted") {
-        return Err(NftError::NotPermitted { doing });
+        return NftError::NotPermitted { doing };
     }
-    Err(NftError::Refused { doing, said })
+    if said.contains("Message too long") {
+        return NftError::TooLarge { doing };
+    }
+    NftError::Refused { doing, said }
 }
 
 /// Sends `commands`, in nft's own language, as one transaction.
@@ -94,4 +106,21 @@ pub fn list(what: &[&str]) -> Result<Option<Vec<Value>>, NftError> {
         _ => Vec::new(),
     };
     Ok(Some(objects.into_iter().filter(|object| object.get("metainfo").is_none()).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nft_says_is_told_with_its_mend() {
+        let told = |said: &str| refusal("load a table", said).to_string();
+        // As nft 1.0.6 says it, where it may not enlarge its buffer.
+        let large = told("netlink: Error: Could not process rule: Message too long\n");
+        assert!(large.contains("net.core.wmem_default"), "{large}");
+        let forbidden = told("Error: Could not process rule: Operation not permitted\n");
+        assert!(forbidden.contains("CAP_NET_ADMIN"), "{forbidden}");
+        let other = told("Error: syntax error\nadd rule inet secret\n");
+        assert_eq!(other, "nft refused to load a table: Error: syntax error");
+    }
 }

@@ -11,54 +11,77 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Device, ProbeError, Reply, bind, errno, not_sent};
+use super::ask::{Heard, Question, ask};
+use super::{Device, ProbeError, Reply, SHORTEST_WAIT, bind, errno, not_sent};
 
-/// Connects by `device`, and lets go at once.
+/// Connects by `device`, and lets go at once. The kernel sends its own SYN again after a second
+/// only, so each try is a connection of its own.
 pub(super) fn connect_through(
     device: &Device,
     target: SocketAddr,
     timeout: Duration,
 ) -> Result<Reply, ProbeError> {
-    let to = target.ip();
-    let opened = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))
-        .and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
-    let socket = opened.map_err(|source| ProbeError::Open { to, source })?;
-    bind(&socket, device)?;
-    let started = Instant::now();
-    match socket.connect(&target.into()) {
-        // Only the target's own host is as near as that.
-        Ok(()) => return Ok(Reply::Answered { took: started.elapsed() }),
-        Err(error) if errno(&error) == Some(Errno::EINPROGRESS) => {}
-        Err(source) => return Err(not_sent(to, source)),
-    }
-    if !await_end(&socket, started + timeout) {
-        return Ok(Reply::Silent);
-    }
-    let took = started.elapsed();
-    match socket.take_error() {
-        Ok(None) => Ok(Reply::Answered { took }),
-        Ok(Some(error)) if errno(&error) == Some(Errno::ECONNREFUSED) => {
-            Ok(Reply::Answered { took })
+    ask(&mut Asking { device, target, tries: Vec::new(), is_there: false }, timeout)
+}
+
+struct Asking<'a> {
+    device: &'a Device,
+    target: SocketAddr,
+    /// Those that neither stand nor have failed.
+    tries: Vec<Socket>,
+    /// A try ended as it was made: only the target's own host is as near as that.
+    is_there: bool,
+}
+
+impl Question for Asking<'_> {
+    fn put(&mut self) -> Result<(), ProbeError> {
+        let (target, to) = (self.target, self.target.ip());
+        let opened = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+        let socket = opened.map_err(|source| ProbeError::Open { to, source })?;
+        bind(&socket, self.device)?;
+        match socket.connect(&target.into()) {
+            Ok(()) => self.is_there = true,
+            Err(error) if errno(&error) == Some(Errno::EINPROGRESS) => self.tries.push(socket),
+            Err(source) => return Err(not_sent(to, source)),
         }
-        // Somebody on the way said that it did not arrive; or the kernel has given it up.
-        Ok(Some(_)) => Ok(Reply::Silent),
-        Err(source) => Err(ProbeError::Receive { from: to, source }),
+        Ok(())
+    }
+
+    fn hear(&mut self, until: Instant) -> Result<Heard, ProbeError> {
+        let mut heard = Heard::Nothing;
+        while !self.is_there {
+            let Some(ended) = await_end(&self.tries, until) else { return Ok(heard) };
+            match self.tries.swap_remove(ended).take_error() {
+                Ok(None) => self.is_there = true,
+                Ok(Some(error)) if errno(&error) == Some(Errno::ECONNREFUSED) => {
+                    self.is_there = true;
+                }
+                // Somebody on the way.
+                Ok(Some(_)) => heard = Heard::Refusal,
+                Err(source) => {
+                    return Err(ProbeError::Receive { from: self.target.ip(), source });
+                }
+            }
+        }
+        Ok(Heard::Answer)
     }
 }
 
-/// Waits until the connection stands or has failed; false when `until` has come first.
-fn await_end(socket: &Socket, until: Instant) -> bool {
+/// Waits until a connection stands or has failed; `None` when `until` has come first.
+fn await_end(tries: &[Socket], until: Instant) -> Option<usize> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return false;
+            return None;
         }
-        let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-        match poll(&mut ready, wait) {
-            Ok(count) if count > 0 => return true,
-            // Too early, or cut short by a signal.
-            Ok(_) | Err(_) => {}
+        let wait = PollTimeout::try_from(left.max(SHORTEST_WAIT)).unwrap_or(PollTimeout::MAX);
+        let mut ready: Vec<PollFd> =
+            tries.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)).collect();
+        // Nothing, where it was too early, or cut short by a signal.
+        let _ = poll(&mut ready, wait);
+        if let Some(ended) = ready.iter().position(|one| one.any().unwrap_or(false)) {
+            return Some(ended);
         }
     }
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::ask::{Heard, Question, ask};
 use super::{
-    DATAGRAM, Device, ProbeError, Reply, bind, errno, is_about_the_way, not_sent, receive,
-    time_given, unguessable,
+    Device, ProbeError, Reply, bind, errno, hear, hear_refusals, not_sent, send, time_given,
+    unguessable,
 };
 
 /// Type, code, checksum, identifier, sequence.
@@ -19,11 +20,11 @@ const HEADER: usize = 8;
 /// Two random numbers. Nobody but a receiver of the echo can send them back.
 const NONCE: usize = 16;
 
-/// A message's sequence number: one echo per socket, so always the same.
+/// A message's sequence number: one echo per socket, however often it is sent, so always the same.
 const SEQUENCE: u16 = 1;
 
-/// Sends one echo beside the tunnel, with the fwmark that the lock lets out to endpoints, and waits
-/// for its reply.
+/// Sends an echo beside the tunnel, with the fwmark that the lock lets out to endpoints, again and
+/// again until it is replied to or its time is over.
 ///
 /// # Errors
 ///
@@ -32,7 +33,7 @@ pub fn echo_marked(target: IpAddr, fwmark: u32, timeout: Duration) -> Result<Rep
     let timeout = time_given(timeout)?;
     let (socket, kind) = open(target)?;
     socket.set_mark(fwmark).map_err(|source| ProbeError::Mark { fwmark, source })?;
-    ask(&socket, kind, target, timeout)
+    ask_by(&socket, kind, target, timeout)
 }
 
 /// The same by `device`, the tunnel's.
@@ -43,33 +44,36 @@ pub(super) fn echo_through(
 ) -> Result<Reply, ProbeError> {
     let (socket, kind) = open(target)?;
     bind(&socket, device)?;
-    ask(&socket, kind, target, timeout)
+    ask_by(&socket, kind, target, timeout)
 }
 
-fn ask(
+fn ask_by(
     socket: &Socket,
     kind: Kind,
     target: IpAddr,
     timeout: Duration,
 ) -> Result<Reply, ProbeError> {
-    let message = Echo::new(target);
-    let sent = Instant::now();
-    send(socket, target, &message.request())?;
+    hear_refusals(socket, target)?;
+    connect(socket, target)?;
+    ask(&mut Asking { socket, kind, target, echo: Echo::new(target) }, timeout)
+}
 
-    let mut buffer = [0; DATAGRAM];
-    loop {
-        match receive(socket, &mut buffer, sent + timeout) {
-            Ok(None) => return Ok(Reply::Silent),
-            Ok(Some(length)) if message.is_answered_by(kind, &buffer[..length]) => {
-                return Ok(Reply::Answered { took: sent.elapsed() });
-            }
-            // Somebody else's.
-            Ok(Some(_)) => {}
-            Err(error) if is_about_the_way(&error) => {}
-            Err(source) => {
-                return Err(ProbeError::Receive { from: target, source });
-            }
-        }
+/// One echo, sent again and again: a reply to any of them is the same.
+struct Asking<'a> {
+    socket: &'a Socket,
+    kind: Kind,
+    target: IpAddr,
+    echo: Echo,
+}
+
+impl Question for Asking<'_> {
+    fn put(&mut self) -> Result<(), ProbeError> {
+        send(self.socket, self.target, &self.echo.request())
+    }
+
+    fn hear(&mut self, until: Instant) -> Result<Heard, ProbeError> {
+        let is_reply = |datagram: &[u8]| self.echo.is_answered_by(self.kind, datagram);
+        hear(self.socket, self.target, until, is_reply)
     }
 }
 
@@ -98,15 +102,10 @@ fn open(target: IpAddr) -> Result<(Socket, Kind), ProbeError> {
     }
 }
 
-fn send(socket: &Socket, to: IpAddr, message: &[u8]) -> Result<(), ProbeError> {
-    // Connected, so that the kernel passes on what ICMP says about this echo and, on a raw socket,
-    // keeps other hosts' messages away. ICMP has no ports.
+fn connect(socket: &Socket, to: IpAddr) -> Result<(), ProbeError> {
+    // So that on a raw socket the kernel keeps other hosts' messages away. ICMP has no ports.
     let address = SockAddr::from(std::net::SocketAddr::new(to, 0));
-    socket
-        .connect(&address)
-        .and_then(|()| socket.send(message))
-        .map(drop)
-        .map_err(|source| not_sent(to, source))
+    socket.connect(&address).map_err(|source| not_sent(to, source))
 }
 
 fn is_forbidden(error: &io::Error) -> bool {

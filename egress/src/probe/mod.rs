@@ -5,6 +5,7 @@
 //! (a missing device, a missing right, the host's own firewall) is a [`ProbeError`] and must never
 //! be read as a dead far end. All calls block up to their timeout: run them on threads.
 
+mod ask;
 mod connect;
 mod echo;
 mod handshake;
@@ -21,8 +22,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
 use socket2::Socket;
 
+use ask::Heard;
 pub use echo::echo_marked;
 pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
 pub use source::{own_addresses, source_address, usual_source_address};
@@ -112,7 +116,8 @@ pub enum Reply {
     Answered {
         took: Duration,
     },
-    /// Not in time. A saturated tunnel may also drop one: look at what it received meanwhile.
+    /// None of the tries in time. A saturated tunnel may drop them all: look at what it received
+    /// meanwhile.
     Silent,
 }
 
@@ -154,6 +159,44 @@ fn not_sent(to: IpAddr, source: io::Error) -> ProbeError {
 /// anybody can say it, so the wait goes on.
 fn is_about_the_way(error: &io::Error) -> bool {
     errno(error).is_some_and(|errno| is_icmp(errno) || errno == Errno::EACCES)
+}
+
+/// Has the kernel tell all that ICMP says of what this socket sends; by default it tells some.
+fn hear_refusals(socket: &Socket, to: IpAddr) -> Result<(), ProbeError> {
+    let set = match to {
+        IpAddr::V4(_) => setsockopt(socket, Ipv4RecvErr, &true),
+        IpAddr::V6(_) => setsockopt(socket, Ipv6RecvErr, &true),
+    };
+    set.map_err(|errno| ProbeError::Open { to, source: errno.into() })
+}
+
+/// Sends on a connected socket. What a full queue of this host drops is lost as on any line.
+fn send(socket: &Socket, to: IpAddr, message: &[u8]) -> Result<(), ProbeError> {
+    match socket.send(message) {
+        Err(error) if errno(&error) != Some(Errno::ENOBUFS) => Err(not_sent(to, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Waits for a datagram that `is_answer` knows.
+fn hear(
+    socket: &Socket,
+    from: IpAddr,
+    until: Instant,
+    is_answer: impl Fn(&[u8]) -> bool,
+) -> Result<Heard, ProbeError> {
+    let (mut buffer, mut heard) = ([0; DATAGRAM], Heard::Nothing);
+    loop {
+        match receive(socket, &mut buffer, until) {
+            Ok(None) => return Ok(heard),
+            Ok(Some(length)) if is_answer(&buffer[..length]) => return Ok(Heard::Answer),
+            // Somebody else's.
+            Ok(Some(_)) => {}
+            // A closed port among them: a host lives, but what was asked for does not.
+            Err(error) if is_about_the_way(&error) => heard = Heard::Refusal,
+            Err(source) => return Err(ProbeError::Receive { from, source }),
+        }
+    }
 }
 
 /// Waits for the next datagram; `None` when `until` has come first.

@@ -1,14 +1,13 @@
 //! Does a resolver on the far side of the tunnel answer? Any answer to this very query is one, also
 //! "no such name" or "refused": it came through the tunnel.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{
-    DATAGRAM, Device, ProbeError, Reply, bind, is_about_the_way, not_sent, receive, unguessable,
-};
+use super::ask::{Heard, Question, ask};
+use super::{Device, ProbeError, Reply, bind, hear, hear_refusals, not_sent, send, unguessable};
 use crate::config::DnsName;
 
 /// Identifier, flags, and how many questions, answers, authorities and additional records.
@@ -21,7 +20,7 @@ const OPCODE: u8 = 0x78;
 /// Of the same: recursion is desired, as programs ask.
 const RECURSION_DESIRED: u8 = 0x01;
 
-/// Sends one query by `device`, and waits for the answer to it.
+/// Sends a query by `device`, again and again until it is answered or its time is over.
 pub(super) fn query_through(
     device: &Device,
     resolver: SocketAddr,
@@ -32,26 +31,26 @@ pub(super) fn query_through(
     let socket = Socket::new(Domain::for_address(resolver), Type::DGRAM, Some(Protocol::UDP))
         .map_err(|source| ProbeError::Open { to, source })?;
     bind(&socket, device)?;
-    let query = Query::new(name);
-    let sent = Instant::now();
+    hear_refusals(&socket, to)?;
     // Connected, so that only the resolver is heard.
-    socket
-        .connect(&resolver.into())
-        .and_then(|()| socket.send(&query.message))
-        .map_err(|source| not_sent(to, source))?;
-    let mut buffer = [0; DATAGRAM];
-    loop {
-        match receive(&socket, &mut buffer, sent + timeout) {
-            Ok(None) => return Ok(Reply::Silent),
-            Ok(Some(length)) if query.is_answered_by(&buffer[..length]) => {
-                return Ok(Reply::Answered { took: sent.elapsed() });
-            }
-            // An answer to somebody else, or none at all.
-            Ok(Some(_)) => {}
-            // A closed port among them: a host lives, but the workload resolves nothing.
-            Err(error) if is_about_the_way(&error) => {}
-            Err(source) => return Err(ProbeError::Receive { from: to, source }),
-        }
+    socket.connect(&resolver.into()).map_err(|source| not_sent(to, source))?;
+    ask(&mut Asking { socket, to, query: Query::new(name) }, timeout)
+}
+
+/// One query, sent again and again as programs do: an answer to any of them is the same.
+struct Asking {
+    socket: Socket,
+    to: IpAddr,
+    query: Query,
+}
+
+impl Question for Asking {
+    fn put(&mut self) -> Result<(), ProbeError> {
+        send(&self.socket, self.to, &self.query.message)
+    }
+
+    fn hear(&mut self, until: Instant) -> Result<Heard, ProbeError> {
+        hear(&self.socket, self.to, until, |datagram| self.query.is_answered_by(datagram))
     }
 }
 

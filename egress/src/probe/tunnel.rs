@@ -123,6 +123,25 @@ mod tests {
     }
 
     #[test]
+    fn a_resolver_that_never_got_the_first_queries_answers_the_last() {
+        let resolver = UdpSocket::bind(ANY_PORT).expect("a port");
+        let at = resolver.local_addr().expect("its address").port();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            for nth in 1.. {
+                let (length, from) = resolver.recv_from(&mut buffer).expect("a query");
+                buffer[2] |= 0x80;
+                if nth > 2 {
+                    let _ = resolver.send_to(&buffer[..length], from);
+                }
+            }
+        });
+        let [_, _, dns] = questions(HOME, at);
+        let outcome = asked("lo", &dns, Wanted::Route, Duration::from_secs(2)).expect("a probe");
+        assert!(matches!(outcome, Reply::Answered { .. }), "{outcome:?}");
+    }
+
+    #[test]
     fn a_target_behind_another_device_is_never_reached() {
         for question in questions(ELSEWHERE, 53) {
             let outcome = asked("lo", &question, Wanted::Nothing, SHORT);

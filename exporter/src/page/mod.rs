@@ -170,7 +170,7 @@ fn about_tunnel(page: &mut Exposition, views: &[PathView]) {
     }
     let mut took = page.gauge(
         "vpn_egress_tunnel_probe_duration_seconds",
-        "Round trip of the latest cycle's probe through the tunnel, where it was answered.",
+        "From the first try of the latest cycle's probe through the tunnel to its answer.",
     );
     for view in views {
         let cycle = view.shown.last.as_ref().map(|(_, cycle)| cycle);
