@@ -37,7 +37,7 @@ if [[ ${BASH_SOURCE[0]} == "$0" && ${1:-} == --init ]]; then
     /lib/systemd/systemd --log-target=console --show-status=no systemd.unit=multi-user.target
 fi
 
-packages="nftables,iproute2,netbase,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping"
+packages="nftables,iproute2,netbase,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping,sudo"
 
 # needs_root TEST: says what is missing.
 needs_root() {

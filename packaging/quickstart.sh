@@ -9,17 +9,17 @@ source "$(dirname "${BASH_SOURCE[0]}")/../scripts/environment.sh"
 
 target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
 work=$target/quickstart
-base=$work/base
+# The same as of `make deb-test`.
+base=$target/deb-test/base
 root=$work/machine
 tree=$work/tree
 source packaging/machine.sh
 source packaging/world.sh
-packages+=,sudo
 
 # The commands of the README's quick start, one a line; what is built, and answers, are not run here.
 commands() {
   sed -n '/^## Quick start/,/^## Command line/p' README.md | sed -n '/^```sh$/,/^```$/p' |
-    sed -e '/^```/d' -e 's/ *#.*$//' -e '/^make /d' | sed -e ':whole' -e '/\\$/{N;s/\\\n *//;b whole}'
+    sed -e '/^```/d' -e '1,/^make /d' -e 's/ *#.*$//' | sed -e ':whole' -e '/\\$/{N;s/\\\n *//;b whole}'
 }
 # What apt-get is asked for in there comes from its cache: the machine has no network.
 fill_cache() {
