@@ -82,6 +82,8 @@ while IFS= read -r line; do
   fi
   check "$line" types "$line"
   echo "      $((SECONDS - at)) s"
+  # What follows builds on it.
+  if ((failed > 0)); then break; fi
   if [[ $line == "sudo actuator converge" ]] && ((typed < 10)); then
     check "the path is locked" is_locked
     mark

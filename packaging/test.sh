@@ -78,6 +78,8 @@ check "converges" inside actuator converge
 check "is locked" is_locked
 mark
 check "the daemons start" inside systemctl start vpn-egress-actuator vpn-egress-exporter
+# By a process of its own, which the sandbox has to let be started.
+check "copies of the walls are held that nobody else can flush" eventually is_guarded
 # As shipped: it has its keys, and asks endpoints with them. This world's WireGuard is a userspace one,
 # whose socket is root's alone.
 check "the exporter, as a user of its own, asks the other endpoint" eventually has_answer backup

@@ -90,7 +90,9 @@ ip -n beyond link set uplink up
 ip -n beyond link set lo up
 ip -n beyond address add 203.0.113.10/32 dev lo
 ip -n outside route add 203.0.113.10 via 10.9.1.1
-ip -n beyond route add default via 10.9.1.2
+# A server that speaks first does so by the address that its client knows.
+ip -n outside route add 10.9.0.2/32 dev out0 src 198.51.100.10
+ip -n beyond route add default via 10.9.1.2 src 203.0.113.10
 ip netns exec outside sysctl -q -w net.ipv4.ip_forward=1
 # What has business here: the tunnels, and the echo that asks for an endpoint's host.
 ip netns exec outside nft -f - <<NFT
@@ -126,6 +128,7 @@ mark() {
   blocked_then=$(blocked)
 }
 nothing_got_out() {
+  is_locked || { echo "there is no lock"; return 1; }
   eventually more_than "$blocked_then" blocked || { echo "nothing was there to be blocked"; return 1; }
   blocked_then=$(blocked)
   echo "seen outside: $outside_then then, $(outside) now; blocked: $blocked_then"
@@ -137,6 +140,7 @@ metric() {
     grep -F "$1"
 }
 has_up_cycles() { metric 'vpn_egress_cycles_total{path="media",verdict="up"}' | grep -qv ' 0$'; }
+is_guarded() { inside nft list tables | grep -q vpn_egress_guard; }
 has_answer() { metric "vpn_egress_endpoint_reachable{endpoint=\"$1\",method=\"handshake\"" | grep -q ' 1$'; }
 has_collector() { metric "vpn_egress_collector_success{collector=\"$1\"}" | grep -q " $2\$"; }
 all_collectors_work() {
