@@ -31,9 +31,15 @@ if [[ ${BASH_SOURCE[0]} == "$0" && ${1:-} == --init ]]; then
   mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$root/dev/pts"
   ln -s pts/ptmx "$root/dev/ptmx"
   ln -s /proc/self/fd "$root/dev/fd"
+  # Not a chroot: no user namespace can be made in one, and units of others have PrivateUsers=.
+  cd "$root"
+  mkdir before
+  pivot_root . before
+  umount -l /before
+  rmdir /before
   # systemd hands credentials over by mounts that have to be seen elsewhere in there.
   mount --make-rshared /
-  exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" \
+  exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --log-target=console --show-status=no systemd.unit=multi-user.target
 fi
 
