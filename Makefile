@@ -1,5 +1,5 @@
 # What is needed and missing is installed first, where that can be done: scripts/setup.sh.
-.PHONY: demo test bench matrix truth lint setup deb deb-test compose-test
+.PHONY: demo test bench matrix truth lint setup deb deb-test quickstart compose-test
 
 # The whole story, live, in about a minute; KEEP=1 leaves it running at the end.
 demo:
@@ -34,6 +34,10 @@ deb:
 # Installed, upgraded, removed and purged in a clean Debian; as root, some minutes.
 deb-test:
 	@exec packaging/test.sh
+
+# The README's quick start, word for word, in a clean Debian; as root, some minutes.
+quickstart:
+	@exec packaging/quickstart.sh
 
 # The compose file on a Docker engine of its own; as root, with the images there.
 compose-test:

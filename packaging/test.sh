@@ -8,77 +8,12 @@
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/environment.sh"
 
-# What runs as the first process in there: what systemd wants to find, and systemd.
-if [[ ${1:-} == --init ]]; then
-  set -e
-  base=$2
-  packages_in=$3
-  mount --make-rprivate /
-  # What is changed is in memory, and gone with the machine.
-  mount -t tmpfs tmpfs "$4"
-  root=$4/root
-  mkdir "$4/changes" "$4/work" "$root"
-  mount -t overlay -o "lowerdir=$base,upperdir=$4/changes,workdir=$4/work" overlay "$root"
-  mkdir "$root/packages"
-  mount --bind "$packages_in" "$root/packages"
-  ip link set lo up
-  mount -t proc proc "$root/proc"
-  mount -t sysfs sysfs "$root/sys"
-  mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
-  mount -t tmpfs -o mode=755 tmpfs "$root/run"
-  mount -t tmpfs -o mode=755 tmpfs "$root/dev"
-  mkdir "$root/dev/net" "$root/dev/pts" "$root/dev/shm"
-  for device in null zero full random urandom tty net/tun; do
-    : >"$root/dev/$device"
-    mount --bind "/dev/$device" "$root/dev/$device"
-  done
-  mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$root/dev/pts"
-  ln -s pts/ptmx "$root/dev/ptmx"
-  ln -s /proc/self/fd "$root/dev/fd"
-  # systemd hands credentials over by mounts that have to be seen elsewhere in there.
-  mount --make-rshared /
-  exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" \
-    /lib/systemd/systemd --log-target=console --show-status=no systemd.unit=multi-user.target
-fi
-
 target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
 work=$target/deb-test
 base=$work/base
 root=$work/machine
-packages="nftables,iproute2,netbase,adduser,init-system-helpers,wireguard-tools,wireguard-go,systemd,systemd-sysv,procps,iputils-ping"
+source packaging/machine.sh
 source packaging/world.sh
-
-# --- the machine: a systemd in namespaces of its own
-make_base() {
-  if [[ -e $base.done ]]; then return 0; fi
-  rm -rf "$base"
-  debootstrap --variant=minbase --include="$packages" bookworm "$base" && : >"$base.done"
-}
-boot() {
-  local cgroups
-  cgroups=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)
-  cgroup=$cgroups/vpn-egress-deb-test-$$
-  mkdir "$cgroup" || return 1
-  mkdir -p "$root"
-  sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec unshare --mount --pid --net --uts --ipc --cgroup \
-    --fork --kill-child -- "$@"' sh "$cgroup" "$PWD/packaging/test.sh" --init "$base" "$packages_in" "$root" >"$work/boot.log" 2>&1 &
-  machine=$!
-  trap shut_down EXIT
-  eventually has_init && eventually is_up
-}
-shut_down() {
-  # It passes over gentler signals while it waits; its child goes with it.
-  kill -KILL "$machine" 2>/dev/null
-  wait "$machine" 2>/dev/null
-  find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null
-}
-has_init() {
-  init=$(pgrep -P "$machine" | head -n 1)
-  [[ -n $init ]]
-}
-inside() { nsenter -t "$init" --mount --pid --net --uts --ipc --cgroup --root --wd -- env -i \
-  PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
-is_up() { [[ $(inside systemctl is-system-running 2>/dev/null) =~ ^(running|degraded)$ ]]; }
 
 config() {
   inside sh -c 'cat >/etc/vpn-egress/egress.yml' <<'END'
@@ -108,17 +43,14 @@ nft list table inet vpn_egress >/dev/null
 systemctl start vpn-egress-actuator
 END
 }
+says_mend() { inside journalctl -q --no-pager -u vpn-egress-exporter | grep -F CAP_DAC_OVERRIDE; }
 install_package() { inside apt-get install -q -y --no-install-recommends "/packages/$1"; }
 status() { inside dpkg-query -W -f '${Status} ${Version}' vpn-egress 2>/dev/null; }
 has_status() { [[ $(status) == "$1" ]]; }
 another_than() { [[ $(pid_of "$2") != "$1" && $(pid_of "$2") != 0 ]]; }
 pid_of() { inside systemctl show -p MainPID --value "$1"; }
 
-[[ $EUID == 0 ]] || { echo "deb-test: run as root: it boots a Debian in namespaces" >&2; exit 1; }
-for program in debootstrap nft jq unshare nsenter; do
-  type -P "$program" >/dev/null || { echo "deb-test: $program is missing: apt-get install $program" >&2; exit 1; }
-done
-mkdir -p "$work"
+needs_root deb-test
 packages_in=${PACKAGES:-$target/deb}
 if [[ -z ${PACKAGES:-} ]]; then
   packaging/deb.sh && REVISION=2 packaging/deb.sh || exit 1
@@ -140,17 +72,24 @@ check "has manual pages" inside test -s /usr/share/man/man8/actuator-converge.8.
 check "has a token that others cannot read" inside sh -c \
   '[ "$(stat -c "%a %U %G" /etc/vpn-egress/actuator.token)" = "640 root vpn-egress" ]'
 
-# This world's WireGuard is a userspace one.
-inside install -D -m 0644 -t /etc/systemd/system/vpn-egress-exporter.service.d \
-  /usr/share/doc/vpn-egress/examples/userspace-wireguard.conf
-inside systemctl daemon-reload
 config
 check "wg-quick brings the tunnel up" inside wg-quick up wg0
 check "converges" inside actuator converge
 check "is locked" is_locked
 mark
 check "the daemons start" inside systemctl start vpn-egress-actuator vpn-egress-exporter
-check "the exporter, as a user of its own, finds the path up" eventually has_up_cycles
+# By a process of its own, which the sandbox has to let be started.
+check "copies of the walls are held that nobody else can flush" eventually is_guarded
+# As shipped: it has its keys, and asks endpoints with them. This world's WireGuard is a userspace one,
+# whose socket is root's alone.
+check "the exporter, as a user of its own, asks the other endpoint" eventually has_answer backup
+check "it cannot ask the device" eventually has_collector wireguard 0
+check "and says why, with the mend" says_mend
+inside install -D -m 0644 -t /etc/systemd/system/vpn-egress-exporter.service.d \
+  /usr/share/doc/vpn-egress/examples/userspace-wireguard.conf
+inside systemctl daemon-reload
+check "with the drop-in it starts again" inside systemctl restart vpn-egress-exporter
+check "and finds the path up" eventually has_up_cycles
 check "every collector of it works" all_collectors_work
 check "the exporter is not root" inside sh -c \
   '[ "$(stat -c %U "/proc/$(systemctl show -p MainPID --value vpn-egress-exporter)")" = vpn-egress ]'

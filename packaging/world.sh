@@ -2,8 +2,8 @@
 # Sourced by tests of packages and images: checks, and a world to be locked in. `inside COMMAND...`
 # is theirs: it runs a command on the host under test, which has a network namespace of its own.
 #
-#   host under test, eth0 10.9.0.2 --- outside: router, observer, VPN server a 10.9.0.1:51820
-#                                         +--- beyond: VPN server b 10.9.1.1:51820
+#   host under test, eth0 10.9.0.2 --- outside: router 10.9.0.1, observer, VPN server a 198.51.100.10
+#                                         +--- beyond: VPN server b 203.0.113.10
 
 # The slowest step on a loaded machine is a start of several programs.
 limit=120
@@ -35,7 +35,7 @@ eventually() {
 more_than() { [[ $("$2") -gt $1 ]]; }
 
 # world KEYS: makes the world, and two provider files in the directory KEYS of the host under test,
-# which bring the tunnel up as the README says.
+# with which wg-quick brings the tunnel up.
 world() {
   local keys=$1
   inside ip -batch - <<'END' || return 1
@@ -81,12 +81,18 @@ FILE
 ip -n outside link set lo up
 ip -n outside address add 10.9.0.1/24 dev out0
 ip -n outside link set out0 up
+ip -n outside address add 198.51.100.10/32 dev lo
 ip -n outside link add to-beyond type veth peer name uplink netns beyond
 ip -n outside address add 10.9.1.2/24 dev to-beyond
 ip -n outside link set to-beyond up
 ip -n beyond address add 10.9.1.1/24 dev uplink
 ip -n beyond link set uplink up
-ip -n beyond route add default via 10.9.1.2
+ip -n beyond link set lo up
+ip -n beyond address add 203.0.113.10/32 dev lo
+ip -n outside route add 203.0.113.10 via 10.9.1.1
+# A server that speaks first does so by the address that its client knows.
+ip -n outside route add 10.9.0.2/32 dev out0 src 198.51.100.10
+ip -n beyond route add default via 10.9.1.2 src 203.0.113.10
 ip netns exec outside sysctl -q -w net.ipv4.ip_forward=1
 # What has business here: the tunnels, and the echo that asks for an endpoint's host.
 ip netns exec outside nft -f - <<NFT
@@ -94,16 +100,16 @@ table inet observer {
   counter outside { }
   chain seen {
     type filter hook prerouting priority raw;
-    iifname "out0" ip daddr { 10.9.0.1, 10.9.1.1 } udp dport 51820 accept
-    iifname "out0" ip daddr { 10.9.0.1, 10.9.1.1 } icmp type echo-request accept
+    iifname "out0" ip daddr { 198.51.100.10, 203.0.113.10 } udp dport 51820 accept
+    iifname "out0" ip daddr { 198.51.100.10, 203.0.113.10 } icmp type echo-request accept
     iifname "out0" meta nfproto ipv4 counter name outside
   }
 }
 NFT
 server outside
 server beyond
-provider_file outside 10.9.0.1 >"$keys/wg0.conf"
-provider_file beyond 10.9.1.1 >"$keys/backup.conf"
+provider_file outside 198.51.100.10 >"$keys/wg0.conf"
+provider_file beyond 203.0.113.10 >"$keys/backup.conf"
 END
 }
 # Traffic that wants out beside the tunnel, for as long as the world is there.
@@ -122,6 +128,7 @@ mark() {
   blocked_then=$(blocked)
 }
 nothing_got_out() {
+  is_locked || { echo "there is no lock"; return 1; }
   eventually more_than "$blocked_then" blocked || { echo "nothing was there to be blocked"; return 1; }
   blocked_then=$(blocked)
   echo "seen outside: $outside_then then, $(outside) now; blocked: $blocked_then"
@@ -133,6 +140,9 @@ metric() {
     grep -F "$1"
 }
 has_up_cycles() { metric 'vpn_egress_cycles_total{path="media",verdict="up"}' | grep -qv ' 0$'; }
+is_guarded() { inside nft list tables | grep -q vpn_egress_guard; }
+has_answer() { metric "vpn_egress_endpoint_reachable{endpoint=\"$1\",method=\"handshake\"" | grep -q ' 1$'; }
+has_collector() { metric "vpn_egress_collector_success{collector=\"$1\"}" | grep -q " $2\$"; }
 all_collectors_work() {
   metric 'vpn_egress_collector_success{' >"$work/collectors"
   cat "$work/collectors"

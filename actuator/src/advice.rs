@@ -6,9 +6,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use egress::config::{DnsPolicy, PathConfig, Workload};
+use egress::config::{BringUp, DnsPolicy, PathConfig, Workload};
 use egress::observe;
 use egress::probe::{own_addresses, source_address, usual_source_address};
+use egress::tunnel;
 
 const RESOLVERS: &str = "/etc/resolv.conf";
 /// Whom systemd-resolved asks, where the file above names only its own address.
@@ -20,7 +21,22 @@ pub fn of(path: &PathConfig) -> Vec<String> {
     let mut advice = out_of_reach(path);
     advice.extend(unanswered(path));
     advice.extend(names(path));
+    advice.extend(half(path));
     advice
+}
+
+/// A tunnel of both families on a host that has one: half of it is made. A converge says it too.
+pub fn half(path: &PathConfig) -> Option<String> {
+    let named = path.endpoints.iter().flat_map(|endpoint| &endpoint.tunnel_addresses);
+    let left_out = named.map(|net| net.addr()).find(IpAddr::is_ipv6)?;
+    let is_made = path.bring_up == BringUp::Auto && !tunnel::has_ipv6(&path.interface);
+    is_made.then(|| {
+        format!(
+            "this host has no IPv6: {} is brought up without {left_out}; IPv6 is locked all the \
+             same. To have it: sysctl net.ipv6.conf.all.disable_ipv6=0, and converge again",
+            path.interface
+        )
+    })
 }
 
 /// Endpoints to which this host has no way at all: most often the family that the uplink lacks.

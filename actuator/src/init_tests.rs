@@ -48,7 +48,10 @@ impl Files {
 
     #[track_caller]
     fn config(&self) -> Config {
-        let pinned = |_: &egress::names::PathName, _: &str| Ok(IpAddr::from([192, 0, 2, 7]));
+        // Another address for each name.
+        let pinned = |_: &egress::names::PathName, host: &str| {
+            Ok(IpAddr::from([192, 0, 2, host.as_bytes()[0]]))
+        };
         Config::load_with(&self.at("egress.yml"), &pinned).expect("it loads")
     }
 }
@@ -64,8 +67,22 @@ const SHAPES: &[Shape] = &[
         None,
         false,
     ),
-    (&["proton-a.conf", "proton-b.conf"], "10.2.0.2/32", Some("10.2.0.1"), None, false),
-    (&["ivpn-a.conf", "ivpn-b.conf"], "172.20.30.40/32", Some("172.16.0.1"), None, true),
+    (
+        &["proton-a.conf", "proton-b.conf"],
+        "10.2.0.2/32, 2001:db8:b944::2:2/128",
+        Some("10.2.0.1"),
+        None,
+        false,
+    ),
+    // Its IPv6 address ends in the IPv4 one.
+    (
+        &["ivpn-a.conf", "ivpn-b.conf"],
+        "172.20.30.40/32, fd00:4956:504e:ffff::ac14:1e28/128",
+        Some("172.16.0.1"),
+        None,
+        true,
+    ),
+    // All its servers have one key, and a name stands for several of them.
     (
         &["airvpn-a.conf", "airvpn-b.conf"],
         "10.131.88.10/32, fd7d:76ee:e68f:a993:5839::a/128",
@@ -73,10 +90,11 @@ const SHAPES: &[Shape] = &[
         Some(1320),
         true,
     ),
+    // The resolver may be another one in each file: then none of them is asked.
     (
         &["windscribe-a.conf", "windscribe-b.conf"],
-        "100.64.7.8/32",
-        Some("10.255.255.1"),
+        "100.64.7.8/32, fd54:4::64:7:8/128",
+        None,
         None,
         true,
     ),
@@ -90,6 +108,12 @@ fn the_files_of_each_provider_become_a_config_that_loads() {
         let reply = files.run(names);
         assert_eq!(reply.exit, exit::DONE, "{names:?}: {:?}", reply.lines);
         let config = files.config();
+        // The same, stored by an editor that writes Windows line ends and a byte-order mark.
+        for name in *names {
+            let text = fs::read_to_string(files.at(name)).expect("a fixture");
+            files.put(name, &format!("\u{feff}{}", text.replace('\n', "\r\n")));
+        }
+        assert_eq!(format!("{:?}", files.config()), format!("{config:?}"), "{names:?}");
         let path = &config.paths[0];
         assert_eq!((path.name.as_str(), path.interface.as_str()), ("vpn", "wg0"));
         assert_eq!(path.bring_up, BringUp::Auto);

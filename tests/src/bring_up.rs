@@ -64,6 +64,32 @@ impl World {
         said
     }
 
+    /// As with providers that know this host by one key, and whose servers all have one: the two
+    /// endpoints differ in their address and in nothing else.
+    #[track_caller]
+    pub fn share_keys(&mut self) {
+        let keys = self.keys[&Endpoint::A].clone();
+        self.keys.insert(Endpoint::B, keys);
+        self.start_server(Endpoint::B);
+    }
+
+    /// A kernel without IPv6, as far as our programs see of it.
+    #[track_caller]
+    pub fn hide_ipv6(&mut self) {
+        let refuse =
+            "echo 'RTNETLINK answers: Address family not supported by protocol' >&2; exit 2";
+        let ip = format!(
+            "#!/bin/sh\ncase \" $* \" in *' -6 '*) {refuse} ;; esac\n\
+             PATH=${{PATH#*:}} exec ip \"$@\"\n"
+        );
+        let file = self.write_file("ip", &ip, 0o755);
+        let script = format!(
+            "mount -t tmpfs none /proc/sys/net/ipv6 && PATH={}:$PATH exec \"$@\"",
+            file.parent().expect("a directory").display()
+        );
+        self.before_programs = ["sh", "-c", &script, "sh"].map(str::to_owned).into();
+    }
+
     /// Whether the tunnel's device is there.
     pub fn has_tunnel(&self) -> bool {
         self.run(Ns::Egress, &["ip", "link", "show", TUNNEL]).status.success()

@@ -3,7 +3,6 @@
 //!
 //! Always after the lock is loaded, and always at the endpoint that state names: it never chooses.
 
-use std::fs;
 use std::net::SocketAddr;
 
 use egress::config::{BringUp, PathConfig};
@@ -150,12 +149,7 @@ fn wanted(path: &PathConfig, sight: &Sight, before: Option<&BroughtUp>) -> Tunne
     // An uplink that is down says nothing new. Jumbo frames end at the router.
     let room = room.or(before.map(|up| up.tunnel.mtu)).unwrap_or(tunnel::USUAL_MTU);
     let wanted = Tunnel::of(path, room.min(tunnel::USUAL_MTU));
-    if has_ipv6() { wanted } else { wanted.without_ipv6() }
-}
-
-fn has_ipv6() -> bool {
-    let off = fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
-    off.is_ok_and(|off| off.trim() == "0")
+    if tunnel::has_ipv6(&path.interface) { wanted } else { wanted.without_ipv6() }
 }
 
 fn servers(path: &PathConfig) -> Vec<SocketAddr> {

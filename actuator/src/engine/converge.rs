@@ -21,6 +21,7 @@ use super::bring_up::list;
 use super::stay_in::CutOff;
 use super::steps::{Device, Step, add_tunnel, is_looked_at_alike, pins_changed, plan, possible};
 use super::{Engine, EngineError};
+use crate::advice;
 use crate::control::{Reply, exit};
 use crate::history::{Decision, NOTHING};
 use crate::resolve::{Found, Resolver};
@@ -141,6 +142,7 @@ impl Engine {
             told.lines.push(format!("{}: {verb} {cut_off}", path.name));
         }
         told.lines.extend(taken_over.map(|said| format!("{}: {said}", path.name)));
+        told.lines.extend(advice::half(path).map(|said| format!("{}: {said}", path.name)));
         if steps.is_empty() {
             told.lines.push(format!("{}: nothing to change, endpoint {}", path.name, state.active));
         }

@@ -47,6 +47,11 @@ pub fn table(paths: &[Rules], uplinks: &[String]) -> TableSpec {
         let route = Hook { kind: "route", ..mangle("output") };
         spec.base_chain("workloads", route, None, mark_workloads(&local));
     }
+    let behind = behind_routing(paths);
+    if !behind.is_empty() {
+        let filter = Hook::filter("postrouting", FILTER, Policy::Accept);
+        spec.base_chain("routed", filter, None, behind);
+    }
     for path in paths {
         ways::add(&mut spec, path, paths);
     }
@@ -149,8 +154,29 @@ fn mark_workloads(paths: &[&Rules]) -> Vec<Rule> {
             rules
                 .push(rule(words, "marked before routing, which can go by it, and the watch does"));
         }
+        if is_cgroups(path) {
+            let bits = path.workload_mark;
+            let words = [marked(0), has_bits("ct mark", bits), set_bits("meta mark", bits)];
+            rules.push(rule(words, "the same for what is still sent for a socket that was closed"));
+        }
     }
     rules
+}
+
+/// What was marked above is routed anew, and only here is it seen by which device it leaves.
+fn behind_routing(paths: &[Rules]) -> Vec<Rule> {
+    let held = |path: &Rules| {
+        // By both: either may have been overwritten by another program since.
+        ["meta mark", "ct mark"].map(|mark| {
+            let words = [has_bits(mark, path.workload_mark), goto(&of(path, "routed"))];
+            rule(words, "a cgroup's, behind routing by its mark")
+        })
+    };
+    paths.iter().filter(|path| is_cgroups(path)).flat_map(held).collect()
+}
+
+fn is_cgroups(path: &Rules) -> bool {
+    matches!(path.workload, Workload::Cgroups(_))
 }
 
 /// The tunnel's packets, the echo to an endpoint, and what its host says of either.

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use super::dsl::{
-    Rule, Words, accept, count, drop, is, names, not_opening, out_by, port, prohibit, reset_tcp,
-    rule, within,
+    Rule, Words, accept, count, drop, has_bits, is, is_not, names, not_opening, out_by, port,
+    prohibit, quoted, reset_tcp, rule, within,
 };
 use super::permits::{
     by_family, dhcp_and_ndp, dhcp6_and_ndp_of_host, dns, endpoints, ntp, of, own_endpoints,
@@ -24,6 +24,9 @@ const REPLIES: &str = "replies to management, by who opened the connection: neve
 const SPARE: &str =
     "a management session from before the lock: in silence, its next packet mends it";
 const REFUSE: &str = "all else is blocked, and told at once, so that programs fail fast";
+const ROUTED_AGAIN: &str =
+    "routed again by its mark, and this hook still shows the way before: held behind routing";
+const HELD: &str = "all else is blocked; nothing can be refused behind routing";
 const NOT_BACK: &str = "out of the tunnel, and no answer to this workload: there is no way through";
 
 /// Adds the chains that the path's workload is sent to.
@@ -39,8 +42,10 @@ pub fn add(spec: &mut TableSpec, path: &Rules, paths: &[Rules]) {
             spec.chain(&of(path, "forward"), forwards(path, &others));
             spec.chain(&of(path, "input"), asks_host(path));
         }
-        Workload::Cgroups(_) | Workload::Users(_) => {
+        Workload::Users(_) => spec.chain(&of(path, "output"), scoped_sends(path, &others)),
+        Workload::Cgroups(_) => {
             spec.chain(&of(path, "output"), scoped_sends(path, &others));
+            spec.chain(&of(path, "routed"), routed(path, &others));
         }
     }
 }
@@ -83,6 +88,10 @@ fn probes(tunnel: &str, probe: &Probe) -> Vec<Rule> {
 fn scoped_sends(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
     let mut rules = vec![rule([out_by(&path.interface), accept()], TUNNEL)];
     rules.extend(own_endpoints(path));
+    if matches!(path.workload, Workload::Cgroups(_)) {
+        let marked = has_bits("meta mark", path.workload_mark);
+        rules.push(rule([is_not("oifname", quoted("lo")), marked, accept()], ROUTED_AGAIN));
+    }
     rules.extend(not_by_others(path, others));
     rules.extend(to_resolvers(path));
     for mut refused in dns(
@@ -98,6 +107,23 @@ fn scoped_sends(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
     rules.extend(ntp(path));
     rules.extend(replies_to_management(path));
     rules.extend(refuse(path));
+    rules
+}
+
+/// What a cgroup's sockets send, once it is known which way it goes.
+fn routed(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
+    let mut rules = vec![rule([out_by(&path.interface), accept()], TUNNEL)];
+    rules.extend(own_endpoints(path));
+    rules.push(rule([out_by("lo"), accept()], "this host to itself: seen before routing"));
+    rules.extend(not_by_others(path, others));
+    rules.extend(to_bridges(path));
+    rules.extend(outside(path));
+    rules.extend(ntp(path));
+    rules.extend(replies_to_management(path));
+    for rule in &mut rules {
+        rule.words.iter_mut().filter(|word| **word == prohibit()).for_each(|word| *word = drop());
+    }
+    rules.push(rule([count(&of(path, "blocked")), drop()], HELD));
     rules
 }
 

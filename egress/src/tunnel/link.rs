@@ -62,6 +62,15 @@ pub fn mtu(interface: &str) -> Option<u16> {
     Some(u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
+/// Whether the device can have IPv6 addresses; one that is not there yet, as new ones can. A kernel
+/// without IPv6 has none of these files.
+pub fn has_ipv6(interface: &str) -> bool {
+    let off = |device: &str| {
+        fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6")).ok()
+    };
+    off(interface).or_else(|| off("default")).is_some_and(|off| off.trim() == "0")
+}
+
 /// Who seems to have brought the device up, by the traces that managers leave.
 pub fn maker(interface: &str) -> &'static str {
     let index = if_nametoindex(interface).unwrap_or(0);

@@ -156,7 +156,8 @@ fn is_v6_address(piece: &Piece) -> bool {
 
 /// Takes the device away, and the rules that lead to its table; its routes go with it.
 pub fn take_down(tunnel: &Tunnel) -> Result<(), TunnelError> {
-    for family in [Family::V4, Family::V6] {
+    // A host may have no IPv6 to ask about.
+    for family in tunnel.families() {
         let mut batch = String::new();
         for rule in rules::own_rules(tunnel, family)? {
             let _ = writeln!(batch, "rule del {}", rule.what);

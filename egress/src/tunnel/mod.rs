@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{PathConfig, Workload};
 
-pub use link::{Link, maker, mtu};
+pub use link::{Link, has_ipv6, maker, mtu};
 pub use make::{Implementation, implementation, make, make_device, take_down};
 pub use plan::{Piece, Plan, plan};
 pub use way::{Wrong, wrong_way};

@@ -88,7 +88,8 @@ pub fn plan(
 fn outdated(old: &Tunnel, new: &Tunnel) -> Result<Vec<Piece>, TunnelError> {
     let mut outdated = Vec::new();
     for family in old.families() {
-        let wanted = rules::wanted_rules(new, family);
+        let stays = new.families().any(|one| one == family);
+        let wanted = if stays { rules::wanted_rules(new, family) } else { Vec::new() };
         let own = rules::own_rules(old, family)?;
         outdated.extend(own.into_iter().filter(|rule| !wanted.contains(rule)).map(Piece::Remove));
     }

@@ -72,9 +72,21 @@ pub fn missing_rules(tunnel: &Tunnel, family: Family) -> Result<Vec<Entry>, Tunn
 
 /// Those of ours that nobody else's path needs.
 pub fn own_rules(tunnel: &Tunnel, family: Family) -> Result<Vec<Entry>, TunnelError> {
-    let there = rules_there(family)?;
-    let own = wanted_rules(tunnel, family).into_iter().skip(1);
-    Ok(own.filter(|rule| there.contains(&rule.what)).collect())
+    Ok(own(tunnel, family, &rules_there(family)?))
+}
+
+/// What keeps local networks local stays for as long as anything leads into another path's tunnel.
+fn own(tunnel: &Tunnel, family: Family, there: &[String]) -> Vec<Entry> {
+    let mut own = wanted_rules(tunnel, family);
+    let leads = [SCOPED, HOST].map(|priority| format!("priority {priority} "));
+    let of_another = |rule: &String| {
+        leads.iter().any(|lead| rule.starts_with(lead)) && !own.iter().any(|one| one.what == *rule)
+    };
+    if there.iter().any(of_another) {
+        own.remove(0);
+    }
+    own.retain(|rule| there.contains(&rule.what));
+    own
 }
 
 /// Routes of the tunnel's table that are not there; one that leads elsewhere is in the way.
@@ -208,6 +220,26 @@ mod tests {
         assert!(!there.iter().any(|rule| rule.contains("lookup 77")), "{there:?}");
         let others = wanted_rules(&tunnel(Selector::Users(vec![1001])), Family::V4);
         assert_eq!(others.iter().filter(|rule| !there.contains(&rule.what)).count(), 1);
+    }
+
+    #[test]
+    fn what_is_shared_goes_with_the_last_path() {
+        let going = |tunnel: &Tunnel, there: &[String]| -> Vec<String> {
+            own(tunnel, Family::V4, there).into_iter().map(|rule| rule.what).collect()
+        };
+        let words = |tunnel: &Tunnel| -> Vec<String> {
+            wanted_rules(tunnel, Family::V4).into_iter().map(|rule| rule.what).collect()
+        };
+        let host = tunnel(Selector::Host);
+        let scoped = Tunnel { fwmark: 0xca6e, ..tunnel(Selector::Marked(0x0100_0000)) };
+        let foreign = "priority 90 lookup 77".to_owned();
+        let mut there = [words(&host), words(&scoped)].concat();
+        there.push(foreign);
+        assert_eq!(going(&host, &there), words(&host)[1..]);
+        assert_eq!(going(&scoped, &there), words(&scoped)[1..]);
+        there.retain(|rule| !words(&host)[1..].contains(rule));
+        assert_eq!(going(&scoped, &there), words(&scoped), "nobody else needs what is shared");
+        assert_eq!(going(&host, &there), [""; 0], "the other's path still does");
     }
 
     #[test]
