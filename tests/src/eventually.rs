@@ -3,8 +3,11 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-/// How often the condition is looked at.
+/// The shortest pause between two looks. A look that took longer is followed by a pause as long,
+/// within reason: what is waited for needs the processor, too.
 const POLL: Duration = Duration::from_millis(20);
+/// The longest: a fifth of the quickest of our cycles.
+const LONGEST_POLL: Duration = Duration::from_millis(200);
 
 /// What one look at a condition gave.
 pub trait Observed {
@@ -48,11 +51,12 @@ pub fn eventually<O: Observed>(
 ) -> O::Value {
     let started = Instant::now();
     loop {
+        let looked = Instant::now();
         let seen = match look().settled() {
             Ok(value) => return value,
             Err(seen) => seen,
         };
         assert!(started.elapsed() < limit, "not within {limit:?}: {what}; last seen: {seen}");
-        std::thread::sleep(POLL);
+        std::thread::sleep(looked.elapsed().clamp(POLL, LONGEST_POLL));
     }
 }
