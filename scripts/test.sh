@@ -41,7 +41,8 @@ step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets -- -D warnings
 # Of the whole workspace, as all that follows: with another choice of packages, dependencies have
 # other features, and are compiled once more.
-step "clippy, the test with Suricata" cargo clippy --workspace --test suricata -- -D warnings
+step "clippy, the tests that are run by themselves" \
+  cargo clippy --workspace --test crowd --test ansible --test suricata -- -D warnings
 step "checks of the rules" alerting-rules/check.sh
 if [[ -x grafana/check.sh ]]; then step "checks of the dashboards" grafana/check.sh; fi
 # What not every machine can show; what was not run has not passed, and is named at the end.
@@ -53,7 +54,13 @@ else
 fi
 step "build" cargo build --workspace --bins
 step "tests" scripts/tests.sh
+step "tests with a crowd" cargo test --workspace --test crowd
 step "tests of the documentation" cargo test --workspace --doc
+if type -P ansible-playbook >/dev/null; then
+  step "tests with a real Ansible" cargo test --workspace --test ansible
+else
+  not_shown+=("that the tasks of docs/ansible.md do what they say (needs ansible-core)")
+fi
 if type -P suricata >/dev/null && type -P ethtool >/dev/null; then
   step "tests with a real Suricata" cargo test --workspace --test suricata -- --test-threads=1
 else
