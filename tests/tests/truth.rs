@@ -67,6 +67,10 @@ fn every_expression_returns_nothing_on_a_healthy_path_and_its_series_where_it_ha
             world.actuator_ok(&["converge", "--force"]);
             workload.wait_for_exit(Exit::A, PATIENCE);
 
+            world.answer_from(Endpoint::A, "198.51.100.11");
+            await_said(world, &rules, &["VpnEgressRoamed"]);
+            world.answer_as_usual(Endpoint::A);
+
             world.stop_server(Endpoint::B);
             world.edit_config("    endpoints:", "    allow: [10.0.0.99/32]\n    endpoints:");
             world.delete_table("inet", "vpn_egress");
