@@ -28,7 +28,7 @@ pub fn of(path: &PathConfig) -> Vec<String> {
 /// A tunnel of both families on a host that has one: half of it is made. A converge says it too.
 pub fn half(path: &PathConfig) -> Option<String> {
     let named = path.endpoints.iter().flat_map(|endpoint| &endpoint.tunnel_addresses);
-    let left_out = named.map(IpNet::addr).find(IpAddr::is_ipv6)?;
+    let left_out = named.map(ipnet::IpNet::addr).find(IpAddr::is_ipv6)?;
     let is_made = path.bring_up == BringUp::Auto && !tunnel::has_ipv6(&path.interface);
     is_made.then(|| {
         format!(
