@@ -13,6 +13,7 @@ use egress::probe::uplink::default_route_devices;
 use egress::state::{StateError, Store};
 
 use crate::control::{Reply, exit};
+use crate::removed;
 
 /// What is to be in the kernel.
 #[derive(Default)]
@@ -79,6 +80,17 @@ fn as_converged(config: &Config, store: &Store) -> Lock {
                 lock.rules.push(Rules::of(path));
             }
         }
+    }
+    for removed in removed::from(config, store).0 {
+        let Some(rules) = removed.lock().and_then(|held| removed::left(held, &lock.rules)) else {
+            continue;
+        };
+        let uplinks = removed.state.intended.iter().flat_map(|intended| &intended.uplinks);
+        lock.uplinks.extend(uplinks.map(|device| device.name.clone()));
+        if removed.state.latch.is_some() {
+            lock.cut.push((rules.clone(), StopKind::Latched));
+        }
+        lock.rules.push(rules);
     }
     lock
 }

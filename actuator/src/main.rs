@@ -13,6 +13,7 @@ mod init;
 mod lock;
 mod metrics;
 mod notification;
+mod removed;
 mod render;
 mod resolve;
 mod seldom;

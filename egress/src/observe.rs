@@ -464,13 +464,18 @@ pub fn forgive(state: &mut PathState, leaked: Leaked) {
     state.leaks_carried = 0;
 }
 
-/// Takes down what the guard counted, for its counters end with it; whether there was anything.
+/// Takes down what the guard counted, for its counters end with it, and that the watch's counter was
+/// reset, before it has come as far again; whether there was anything.
 pub fn carry(state: &mut PathState, leaked: Leaked) -> bool {
     let guard = leaked.guard.map_or(0, |count| count.packets);
     let new = above(guard, state.guard_baseline);
-    let moved = guard != state.guard_baseline;
+    let reset = leaked.watch.is_some_and(|count| count.packets < state.leak_baseline);
+    let moved = reset || guard != state.guard_baseline;
     state.leaks_carried += new;
     state.guard_baseline = guard;
+    if reset {
+        state.leak_baseline = 0;
+    }
     moved
 }
 
@@ -535,6 +540,9 @@ mod tests {
         // Another guard, which begins at nothing, and counts up to where the first one was.
         assert!(carry(&mut state, counted(0, 0)));
         assert_eq!(leak(&state, counted(0, 5)), Leak::Seen(10));
+
+        // The watch's began anew as well, and has come as far again: what was dealt with hides nothing.
+        assert_eq!(leak(&state, counted(7, 0)), Leak::Seen(12));
 
         forgive(&mut state, counted(2, 5));
         assert_eq!(leak(&state, counted(2, 5)), Leak::None);

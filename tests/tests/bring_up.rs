@@ -209,6 +209,30 @@ fn what_is_in_the_way_is_told_with_the_mend_and_the_lock_comes_first() {
     });
 }
 
+/// Packets that go elsewhere for want of it are no other program's doing.
+#[test]
+fn an_address_that_is_gone_is_made_again() {
+    inside("an_address_that_is_gone_is_made_again", |world| {
+        world.forget_tunnel();
+        world.init_config(SERVERS);
+        world.actuator_ok(&["converge"]);
+        answers(world);
+        let lost = "fd00:64::2/128";
+        let lose = |world: &World| {
+            world.exec_ok(Ns::Egress, &["ip", "-6", "address", "del", lost, "dev", TUNNEL]);
+        };
+        lose(world);
+        let said = converge_as_checked(world);
+        assert!(said.contains(&format!("address {lost}")), "{said}");
+        let _actuator = world.start_actuator();
+        lose(world);
+        eventually(SOON, "the daemon makes it again", || {
+            world.exec_ok(Ns::Egress, &["ip", "address", "show", "dev", TUNNEL]).contains(lost)
+        });
+        assert!(world.actuator_ok(&["converge"]).contains("nothing to change"));
+    });
+}
+
 #[test]
 fn s2_hostnames_are_pinned_by_a_converge_and_by_nothing_else() {
     inside("s2_hostnames_are_pinned_by_a_converge_and_by_nothing_else", |world| {

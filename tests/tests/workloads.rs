@@ -7,7 +7,7 @@ use lab::addresses::{
     ECHO, ECHO_HOLE, ROUTER_V6, SECOND_TUNNEL, TUNNEL, UPLINK, WORLD, WORLD_HOLE,
 };
 use lab::container::{BRIDGE, BRIDGE_ADDRESS};
-use lab::programs::EXPORTER;
+use lab::programs::{EXPORTER, kill};
 use lab::{
     Class, EgressConfig, Endpoint, Exit, Keepalive, Leak, Ns, Sender, World, eventually, inside,
     inside_with_users,
@@ -284,4 +284,85 @@ fn s1_two_paths_each_by_its_own_tunnel_and_cut_alone() {
         assert!(world.actuator(&["unlock", "--path", "none", "--reason", "x"]).exit == 3);
         assert!(world.observed(Class::Tunnel) > 0);
     });
+}
+
+/// Path `media` is a bridge that nobody is behind, path `work` the container's by B.
+fn two_bridges(world: &mut World) -> (EgressConfig, EgressConfig) {
+    world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+    world.add_container();
+    world.create_second_tunnel();
+    world.exec_ok(Ns::Egress, &["ip", "link", "add", "spare0", "type", "bridge"]);
+    let of_work = format!("{{interfaces: [{BRIDGE}]}}\n    workload_mark: 0x2000000");
+    let one = EgressConfig { endpoints: vec![Endpoint::A], ..config("{interfaces: [spare0]}") };
+    let two = EgressConfig { top_lines: world.second_path_lines(&of_work), ..one.clone() };
+    (one, two)
+}
+
+#[test]
+fn s1_a_path_that_is_removed_from_the_file_stays_locked_and_stopped_until_a_converge() {
+    inside(
+        "s1_a_path_that_is_removed_from_the_file_stays_locked_and_stopped_until_a_converge",
+        |world| {
+            let (one, two) = two_bridges(world);
+            lead_outside(world);
+            world.write_config(&two);
+            assert_seen(world, "the container before the lock", Sender::Container);
+            world.actuator_ok(&["converge"]);
+            assert_tight(world, "the container", Sender::Container);
+
+            // Neither a boot nor a daemon with its repairs goes by the edit.
+            world.write_config(&one);
+            world.delete_table("inet", "vpn_egress");
+            world.delete_table("netdev", "vpn_egress_watch");
+            assert_seen(world, "the container without a lock", Sender::Container);
+            world.actuator_ok(&["killswitch", "load"]);
+            assert_tight(world, "after a boot", Sender::Container);
+            let mut actuator = world.start_actuator();
+            world.delete_table("inet", "vpn_egress");
+            eventually(SOON, "the killswitch is put back", || {
+                world.exec_ok(Ns::Egress, &["nft", "list", "tables"]).contains("inet vpn_egress\n")
+            });
+            assert_tight(world, "after a repair", Sender::Container);
+
+            // Stopped: by the daemon, and by a boot, whatever else is done; and no converge lets it go.
+            kill(&mut actuator);
+            world.write_config(&two);
+            world.delete_table("inet", "vpn_egress");
+            assert_tight(world, "the watch alone", Sender::Container);
+            let mut actuator = world.start_actuator();
+            eventually(SOON, "the leak is told", || world.standing("work") == "stopped");
+            kill(&mut actuator);
+            world.write_config(&one);
+            let stop = ["nft", "list", "table", "inet", "vpn_egress_stop"];
+            for order in [["killswitch", "load"], ["converge", "--force"], ["converge", "--check"]]
+            {
+                let exit = world.actuator(&order).exit;
+                assert_eq!(exit, if order[0] == "converge" { 3 } else { 0 }, "{order:?}");
+                assert!(world.exec_ok(Ns::Egress, &stop).contains("work"), "{order:?}");
+            }
+            let _actuator = world.start_actuator();
+            world.lose_state("media");
+            eventually(SOON, "the other is stopped too", || world.standing("media") == "stopped");
+            assert!(world.exec_ok(Ns::Egress, &stop).contains("work"));
+            world.actuator_ok(&["release", "--reason", "test"]);
+            assert!(world.exec_ok(Ns::Egress, &stop).contains("work"));
+            assert_tight(world, "stopped", Sender::Container);
+
+            // Put back and released, then removed: a converge says what it takes off, and takes it off.
+            world.write_config(&two);
+            assert_eq!(world.actuator(&["converge"]).exit, 3);
+            world.actuator_ok(&["release", "--path", "work", "--reason", "test"]);
+            world.write_config(&one);
+            let told = world.actuator(&["converge", "--check"]);
+            assert!(
+                told.exit == 2 && told.out.contains("work: would change: lock taken off"),
+                "{told:?}"
+            );
+            assert_tight(world, "only foretold", Sender::Container);
+            let told = world.actuator_ok(&["converge"]);
+            assert!(told.contains("work: changed: lock taken off"), "{told}");
+            assert_eq!(world.actuator(&["converge", "--check"]).exit, 0);
+            assert_seen(world, "the container that is nobody's", Sender::Container);
+        },
+    );
 }

@@ -24,6 +24,7 @@ use super::{Engine, EngineError};
 use crate::advice;
 use crate::control::{Reply, exit};
 use crate::history::{Decision, NOTHING};
+use crate::removed::{self, Removed};
 use crate::resolve::{Found, Resolver};
 
 /// What a person asked for.
@@ -67,11 +68,21 @@ impl Engine {
         resolved: &BTreeMap<PathName, Found>,
     ) -> Reply {
         let mut told = Told::default();
+        let (removed, _) = removed::from(&self.config, &self.store);
+        if let Some(stopped) = removed.iter().find(|one| one.state.latch.is_some()) {
+            return Reply::refused(vec![format!(
+                "{0}: refused: it is stopped, and the config names it no more; put it back, and \
+                 `actuator release --path {0} --reason TEXT`",
+                stopped.name
+            )]);
+        }
         if before.watchdog != self.config.watchdog {
             let verb = if wish.check { "would change" } else { "changed" };
             told.lines.push(format!("{verb}: `watchdog` is read again"));
             told.changed = true;
         }
+        // A path that has to wait keeps no other one open.
+        let mut refused = false;
         for path in self.paths() {
             let known = before.path(path.name.as_str());
             let found = resolved.get(&path.name).cloned().unwrap_or_default();
@@ -81,14 +92,45 @@ impl Engine {
             }
             if let Err(error) = outcome {
                 told.lines.push(format!("{}: {}", path.name, chain(error)));
-                // What was done before the refusal is done; a check says the same of itself.
-                let exit =
-                    if wish.check && told.changed { exit::WOULD_CHANGE } else { exit::REFUSED };
-                return told.reply(exit);
+                refused = true;
             }
+        }
+        if refused {
+            // What was done beside the refusal is done; a check says the same of itself.
+            let exit = if wish.check && told.changed { exit::WOULD_CHANGE } else { exit::REFUSED };
+            return told.reply(exit);
+        }
+        if let Err(error) = self.let_go(&removed, wish, &mut told) {
+            told.lines.push(chain(error));
+            return told.reply(exit::REFUSED);
         }
         let exit = if wish.check && told.changed { exit::WOULD_CHANGE } else { exit::DONE };
         told.reply(exit)
+    }
+
+    /// Takes the lock of what was removed from the config off, when all that is in it is locked.
+    fn let_go(&self, removed: &[Removed], wish: &Wish, told: &mut Told) -> Result<(), EngineError> {
+        if removed.is_empty() {
+            return Ok(());
+        }
+        if !wish.check {
+            self.forget(removed)?;
+        }
+        let verb = if wish.check { "would change" } else { "changed" };
+        for one in removed {
+            let held: Vec<Rules> = self.config.paths.iter().map(Rules::of).collect();
+            let what = match one.lock().and_then(|lock| removed::left(lock, &held)) {
+                Some(_) => "lock taken off, the config names it no more",
+                None => "forgotten, the config names it no more",
+            };
+            told.lines.push(format!("{}: {verb}: {what}", one.name));
+            if !wish.check {
+                let decision = Decision::new("converge", "converge", "converged").seeing(what);
+                self.history.record(&one.name, decision);
+            }
+        }
+        told.changed = true;
+        Ok(())
     }
 
     fn converge_path(

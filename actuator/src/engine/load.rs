@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use egress::config::PathConfig;
 use egress::fault::{self, Point};
 use egress::firewall::{self, Count, Rules, StopKind, Walls, cgroup};
+use egress::names::PathName;
 use egress::neighbours;
 use egress::observe::{self, chain};
-use egress::probe::uplink::Device;
+use egress::probe::uplink::{self, Device};
 use egress::state::{Intended, PathState, StateError};
 
 use super::alert::Outcome;
 use super::{Engine, EngineError};
+use crate::removed::{self, Removed};
 
 /// A repair is tried so often before it counts as impossible.
 const ATTEMPTS: usize = 3;
@@ -28,10 +30,10 @@ impl Engine {
         state: &mut PathState,
     ) -> Result<(), EngineError> {
         fault::point(Point::LoadDue);
-        let mut loaded = vec![Loaded { path, rules, state: Some(state.clone()), before: None }];
-        loaded.extend(self.others_loaded(path)?);
+        let mut loaded = self.others_loaded(&path.name, Some(&rules))?;
+        loaded.push(Loaded::of(path, rules, Some(state.clone())));
         // The same rules whichever path they are loaded for.
-        loaded.sort_by(|one, other| one.path.name.cmp(&other.path.name));
+        loaded.sort_by(|one, other| one.name.cmp(&other.name));
         let all: Vec<Rules> = loaded.iter().map(|one| one.rules.clone()).collect();
         let cgroups = cgroups_of(&all);
         let names = devices(&loaded);
@@ -47,7 +49,7 @@ impl Engine {
         };
         fault::point(Point::LoadKillswitch);
         for one in &mut loaded {
-            one.before = firewall::leaked(&one.path.name)?.watch;
+            one.before = firewall::leaked(&one.name)?.watch;
         }
         let (watch, uplinks) = firewall::load_watch(&all, &Vec::from_iter(names))?;
         fault::point(Point::LoadWatch);
@@ -57,8 +59,8 @@ impl Engine {
         self.guard(&all, &uplinks);
         fault::point(Point::LoadDrained);
         for one in loaded {
-            let mine = one.path.name == path.name;
-            let after = firewall::leaked(&one.path.name)?.watch;
+            let mine = one.name == path.name;
+            let after = firewall::leaked(&one.name)?.watch;
             let after = after.ok_or(EngineError::NoCounter)?.packets;
             let Some(mut new) = one.state else { continue };
             new.leak_baseline = match one.before {
@@ -77,7 +79,7 @@ impl Engine {
                 rules: one.rules,
                 uplinks: uplinks.clone(),
             });
-            self.store.write(&one.path.name, &new)?;
+            self.store.write(&one.name, &new)?;
             if mine {
                 *state = new;
             }
@@ -87,10 +89,15 @@ impl Engine {
     }
 
     /// The other paths whose rules belong into the tables: all but those that a person unlocked, and
-    /// those that were never converged. A state that cannot be read takes no lock off.
-    fn others_loaded(&self, path: &PathConfig) -> Result<Vec<Loaded<'_>>, EngineError> {
+    /// those that were never converged. A state that cannot be read takes no lock off. `mine` is what
+    /// is loaded beside them.
+    fn others_loaded(
+        &self,
+        mine: &PathName,
+        rules: Option<&Rules>,
+    ) -> Result<Vec<Loaded<'_>>, EngineError> {
         let walls = Walls::read()?;
-        let others = self.config.paths.iter().filter(|other| other.name != path.name);
+        let others = self.config.paths.iter().filter(|other| other.name != *mine);
         let loaded = others.filter_map(|other| {
             let (rules, state) = match self.store.read(&other.name) {
                 Ok(state) if state.unlocked.is_some() => return None,
@@ -101,30 +108,62 @@ impl Engine {
                 Err(StateError::Missing { .. }) if !walls.holds(&other.name) => return None,
                 Err(_) => (Rules::of(other), None),
             };
-            Some(Loaded { path: other, rules, state, before: None })
+            Some(Loaded::of(other, rules, state))
         });
-        Ok(loaded.collect())
+        let mut loaded: Vec<Loaded> = loaded.collect();
+        let (removed, unreadable) = removed::from(&self.config, &self.store);
+        if let Some((name, error)) = unreadable.into_iter().find(|(name, _)| walls.holds(name)) {
+            return Err(EngineError::Refused(format!(
+                "path {name} is not in the config, and its lock must stay, but: {}",
+                chain(error)
+            )));
+        }
+        for one in removed {
+            let held = loaded.iter().map(|one| &one.rules).chain(rules);
+            if let Some(rules) = one.lock().and_then(|lock| removed::left(lock, held)) {
+                let (name, state) = (one.name, Some(one.state));
+                loaded.push(Loaded { name, path: None, rules, state, before: None });
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// From now on a converge that goes by the config is what counts: what was removed from it is let
+    /// go, the record first.
+    pub(super) fn forget(&self, removed: &[Removed]) -> Result<(), EngineError> {
+        for one in removed {
+            self.store.set_aside(&one.name)?;
+        }
+        let Some(path) = self.config.paths.first() else { return Ok(()) };
+        let mut state = self.store.read(&path.name)?;
+        self.load(path, self.rules(path), &mut state)
     }
 
     /// Takes the lock of one path off and leaves the others'.
     pub(super) fn unload(&self, path: &PathConfig) -> Result<(), EngineError> {
-        let mut others = self.others_loaded(path)?;
-        let Some(readable) = others.iter().position(|one| one.state.is_some()) else {
+        let mut others = self.others_loaded(&path.name, None)?;
+        let readable = |one: &Loaded| one.state.is_some() && one.path.is_some();
+        let Some(readable) = others.iter().position(readable) else {
             return match others.first() {
                 None => {
                     self.unguard();
                     Ok(firewall::unlock()?)
                 }
                 Some(other) => Err(EngineError::Refused(format!(
-                    "refused: the state of path {} cannot be read, and its lock must stay; \
-                     `actuator release --reason TEXT` first",
-                    other.path.name
+                    "refused: the lock of path {} must stay, and its {} cannot be read; {} first",
+                    other.name,
+                    if other.path.is_some() { "state" } else { "configuration" },
+                    if other.path.is_some() {
+                        "`actuator release --reason TEXT`"
+                    } else {
+                        "`actuator converge`, or put it back into the config,"
+                    },
                 ))),
             };
         };
         let one = others.swap_remove(readable);
-        let Some(mut state) = one.state else { return Ok(()) };
-        self.load(one.path, one.rules, &mut state)
+        let (Some(mut state), Some(path)) = (one.state, one.path) else { return Ok(()) };
+        self.load(path, one.rules, &mut state)
     }
 
     /// The copies follow the walls and never come first: a packet needs the leave of both, so that
@@ -149,12 +188,11 @@ impl Engine {
 
     /// The guard's nft was ended, or this is the first look.
     pub(super) fn guard_again(&self, path: &PathConfig, state: &PathState) {
-        let (Some(intended), Ok(mut loaded)) = (&state.intended, self.others_loaded(path)) else {
-            return;
-        };
+        let Some(intended) = &state.intended else { return };
         let rules = intended.rules.clone();
-        loaded.push(Loaded { path, rules, state: None, before: None });
-        loaded.sort_by(|one, other| one.path.name.cmp(&other.path.name));
+        let Ok(mut loaded) = self.others_loaded(&path.name, Some(&rules)) else { return };
+        loaded.push(Loaded::of(path, rules, None));
+        loaded.sort_by(|one, other| one.name.cmp(&other.name));
         let rules: Vec<Rules> = loaded.into_iter().map(|one| one.rules).collect();
         self.guard(&rules, &intended.uplinks);
     }
@@ -210,12 +248,20 @@ pub(super) fn kind_of_unknown(path: &PathConfig) -> StopKind {
 
 /// A path whose rules are in the tables.
 struct Loaded<'a> {
-    path: &'a PathConfig,
+    name: PathName,
+    /// `None`: it was converged, and has been removed from the config since.
+    path: Option<&'a PathConfig>,
     rules: Rules,
     /// `None`: it cannot be read; nothing is recorded then.
     state: Option<PathState>,
     /// Leaks that were counted before this load.
     before: Option<Count>,
+}
+
+impl<'a> Loaded<'a> {
+    fn of(path: &'a PathConfig, rules: Rules, state: Option<PathState>) -> Self {
+        Self { name: path.name.clone(), path: Some(path), rules, state, before: None }
+    }
 }
 
 /// Every device that the watch is to be attached to, for all paths.
@@ -224,8 +270,11 @@ fn devices(loaded: &[Loaded]) -> Result<BTreeSet<String>, EngineError> {
     for one in loaded {
         let recorded = one.state.as_ref().and_then(|state| state.intended.as_ref());
         let recorded = recorded.map(|old| old.uplinks.clone()).unwrap_or_default();
-        let found = observe::uplinks(one.path, &recorded).map_err(EngineError::Uplinks)?;
-        names.extend(found.to_cover.into_iter().map(|device| device.name));
+        let to_cover = match one.path {
+            Some(path) => observe::uplinks(path, &recorded).map_err(EngineError::Uplinks)?.to_cover,
+            None => recorded.iter().filter_map(|known| uplink::device(&known.name)).collect(),
+        };
+        names.extend(to_cover.into_iter().map(|device| device.name));
     }
     Ok(names)
 }

@@ -49,6 +49,7 @@ pub use status::{PathStatus, Word};
 
 use crate::history::{Decision, History};
 use crate::metrics::Metrics;
+use crate::removed;
 use crate::resolve::Resolver;
 
 #[derive(Debug, thiserror::Error)]
@@ -248,6 +249,14 @@ impl Engine {
                 Some(kind) => cut.push((self.rules(other), kind)),
                 None => living.push(self.rules(other)),
             }
+        }
+        // A stop outlives its path; one that is not stopped is not for the stop to let through.
+        for removed in removed::from(&self.config, &self.store).0 {
+            let latched = removed.state.latch.is_some().then_some(StopKind::Latched);
+            let kind = walls.stop_kind(&removed.name).or(latched);
+            let held = cut.iter().map(|(rules, _)| rules).chain(&living);
+            let left = removed.lock().and_then(|lock| removed::left(lock, held));
+            cut.extend(left.zip(kind));
         }
         Ok((cut, living))
     }

@@ -163,10 +163,36 @@ fn overlap(one: &Workload, other: &Workload) -> Option<String> {
 
 /// Whether one is the other, or inside it.
 fn nested(one: &str, other: &str) -> bool {
-    let inside = |inner: &str, outer: &str| {
-        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
     inside(one, other) || inside(other, one)
+}
+
+fn inside(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl Workload {
+    /// What of it `other` does not hold; `None` where that is nothing.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (_, Self::Host) => None,
+            (Self::Interfaces(own), Self::Interfaces(other)) => {
+                rest(own, |name| other.contains(name)).map(Self::Interfaces)
+            }
+            (Self::Users(own), Self::Users(other)) => {
+                rest(own, |uid| other.contains(uid)).map(Self::Users)
+            }
+            (Self::Cgroups(own), Self::Cgroups(other)) => {
+                rest(own, |name| other.iter().any(|other| inside(name, other))).map(Self::Cgroups)
+            }
+            _ => Some(self.clone()),
+        }
+    }
+}
+
+fn rest<T: Clone>(own: &[T], is_held: impl Fn(&T) -> bool) -> Option<Vec<T>> {
+    let rest: Vec<T> = own.iter().filter(|one| !is_held(one)).cloned().collect();
+    (!rest.is_empty()).then_some(rest)
 }
 
 /// A tunnel or an uplink of `other` that stands in a list of `path` where it would open a way.

@@ -159,7 +159,9 @@ fn plan_routing(
         missing.extend(rules::missing_routes(tunnel, family)?);
         missing.extend(rules::missing_rules(tunnel, family)?);
     }
-    if let (true, Some(Some(Wrong::Past(to)))) = (missing.is_empty(), wrong) {
+    // Without an address that it is to have, it shows nothing: by it the answer is known.
+    let whole = link.is_some_and(|link| tunnel.addresses.iter().all(|net| link.has(net.addr())));
+    if let (true, Some(Some(Wrong::Past(to)))) = (whole && missing.is_empty(), wrong) {
         return Err(TunnelError::InTheWay(format!(
             "packets to {to} do not go into {}, though all routing of ours is there: another rule \
              comes first; see `ip rule` and `ip route get {to}`",
