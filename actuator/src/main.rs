@@ -168,7 +168,13 @@ const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 
 fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
-    if text.is_empty() { Err("say why, it is kept".to_owned()) } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        return Err("say why, it is kept".to_owned());
+    }
+    if text.contains(char::is_control) {
+        return Err("want one line of plain text: it is shown on terminals".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Longer is a slip of the unit, or meant for `unlock`.
@@ -287,8 +293,16 @@ fn request(flags: &Flags, command: Command) -> Reply {
             Ok(reply) => reply,
             Err(NoReply::NobodyThere { .. }) => act_here(flags, &ask),
             // How the path stands can be seen without it; what it would do cannot.
-            Err(_) if matches!(ask.command, Command::Status { .. }) => act_here(flags, &ask),
-            Err(why) => Reply::refused(vec![format!("refused: {}", chain(why))]),
+            Err(why) => match ask.command {
+                Command::Status { form, .. } => {
+                    let mut reply = act_here(flags, &ask);
+                    if !matches!(form, Form::Json) {
+                        reply.lines.push(format!("seen without the daemon: {}", chain(why)));
+                    }
+                    reply
+                }
+                _ => Reply::refused(vec![format!("refused: {}", chain(why))]),
+            },
         };
     }
     match WriterLock::take(&flags.state, "actuator") {

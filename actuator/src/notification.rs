@@ -14,6 +14,9 @@ use crate::frugal;
 /// The version that this is written for. A later one is read too: what counts in it is checked.
 const VERSION: u64 = 4;
 
+/// What one notification may add to a counter.
+const MOST_TRUNCATED: u64 = 1_000_000;
+
 /// The parts that count. Unknown fields are ignored: they grow.
 #[derive(Debug, Deserialize)]
 pub struct Notification {
@@ -57,7 +60,8 @@ impl Notification {
 
     /// Handles all alerts; the outcomes are in their order.
     pub fn handle(&self, engine: &mut Engine) -> Verdicts {
-        let truncated = self.truncated.unwrap_or(0);
+        // A counter that overflows would fall; nobody has left out as many.
+        let truncated = self.truncated.unwrap_or(0).min(MOST_TRUNCATED);
         if truncated > 0 {
             tracing::warn!(truncated, "alerts were left out: set `max_alerts: 0`");
             engine.metrics().alerts.with_label_values(&["other", "truncated"]).inc_by(truncated);

@@ -217,17 +217,17 @@ fn an_address_that_is_gone_is_made_again() {
         world.init_config(SERVERS);
         world.actuator_ok(&["converge"]);
         answers(world);
-        let lost = "fd00:64::2/128";
-        let lose = |world: &World| {
-            world.exec_ok(Ns::Egress, &["ip", "-6", "address", "del", lost, "dev", TUNNEL]);
+        let address = "fd00:64::2/128";
+        let take_away = |world: &World| {
+            world.exec_ok(Ns::Egress, &["ip", "-6", "address", "del", address, "dev", TUNNEL]);
         };
-        lose(world);
+        take_away(world);
         let said = converge_as_checked(world);
-        assert!(said.contains(&format!("address {lost}")), "{said}");
+        assert!(said.contains(&format!("address {address}")), "{said}");
         let _actuator = world.start_actuator();
-        lose(world);
+        take_away(world);
         eventually(SOON, "the daemon makes it again", || {
-            world.exec_ok(Ns::Egress, &["ip", "address", "show", "dev", TUNNEL]).contains(lost)
+            world.exec_ok(Ns::Egress, &["ip", "address", "show", "dev", TUNNEL]).contains(address)
         });
         assert!(world.actuator_ok(&["converge"]).contains("nothing to change"));
     });

@@ -89,6 +89,8 @@ impl Engine {
                 return Reply::refused(vec![format!("no path is named {only}; known: {known}")]);
             }
         }
+        // Each is its own: one that has to wait keeps none from what was asked for all.
+        let mut refused = false;
         for path in paths {
             let done = act(self, &path);
             let (action, outcome) = match &done {
@@ -104,11 +106,11 @@ impl Engine {
                 }
                 Err(error) => {
                     lines.push(format!("{}: {}", path.name, chain(error)));
-                    return Reply::refused(lines);
+                    refused = true;
                 }
             }
         }
-        Reply::done(lines)
+        if refused { Reply::refused(lines) } else { Reply::done(lines) }
     }
 
     fn release_path(&mut self, path: &PathConfig, reason: &str) -> Step {
