@@ -8,6 +8,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 # They begin first, or the last of them would run by itself.
 longest=(truth story ids crash matrix)
+# They hold the programs to seconds: one at a time, at the end, when nothing else runs.
+alone=(guard)
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -45,12 +47,17 @@ while IFS=$'\t' read -r kind name directory program; do
   fi
 done <"$scratch/programs" >"$scratch/tests"
 
-in_order() {
+tests_of() {
   local name
-  for name in "${longest[@]}"; do grep "^$name"$'\t' "$scratch/tests"; done
-  grep -vE "^($(IFS='|' && echo "${longest[*]}"))"$'\t' "$scratch/tests"
+  for name in "$@"; do grep "^$name"$'\t' "$scratch/tests"; done
 }
-in_order | xargs -d '\n' -n 1 -P "${JOBS:-$(($(nproc) + 1))}" bash -c 'one "$1"' one
+tests_of_others() { grep -vE "^($(IFS='|' && echo "$*"))"$'\t' "$scratch/tests"; }
+run() { xargs -r -d '\n' -n 1 -P "$1" bash -c 'one "$1"' one; }
+{
+  tests_of "${longest[@]}"
+  tests_of_others "${longest[@]}" "${alone[@]}"
+} | run "${JOBS:-$(($(nproc) + 1))}"
+tests_of "${alone[@]}" | run 1
 
 # As cargo says it. What failed without a word, or was never heard of, is one test that failed.
 awk -v expected="$(wc -l <"$scratch/tests")" '
