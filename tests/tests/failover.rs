@@ -241,6 +241,36 @@ fn s5_the_end_of_an_outage_of_everything_costs_no_switch() {
     });
 }
 
+/// A clock that ran ahead and was set right before a boot looks like one that is behind, until an
+/// endpoint that never heard it answers.
+#[test]
+fn a_clock_that_was_ahead_keeps_nobody_at_a_dead_primary() {
+    inside("a_clock_that_was_ahead_keeps_nobody_at_a_dead_primary", |world| {
+        locked(world);
+        world.blackhole(Endpoint::A, Direction::Both);
+        world.blackhole(Endpoint::B, Direction::Both);
+        world.delete_tunnel();
+        world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+        let file = world.state_file();
+        let text = std::fs::read_to_string(&file).expect("the state");
+        let mut state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+        state["latest_handshake"] = (now + 86_400).into();
+        std::fs::write(&file, state.to_string()).expect("written");
+        let _actuator = world.start_actuator();
+        let is_unsure = |world: &World| world.actuator(&["validate"]).out.contains("clock: ");
+        eventually(SOON, "the clock is doubted", || is_unsure(world));
+        // While nobody answers it may be behind.
+        let (status, outcomes) = world.notify_once(&[tunnel_down("primary")]);
+        assert_eq!((status, outcomes), (503, vec!["unclear".to_owned()]));
+
+        world.heal(Endpoint::B);
+        eventually(SOON, "the backup has answered by this clock", || is_down(world));
+        assert_eq!(world.notify(&[tunnel_down("primary")]).1, ["switched"]);
+        assert_eq!(world.active_endpoint(), "backup");
+    });
+}
+
 #[test]
 fn a_lost_default_route_is_no_dead_tunnel() {
     inside("a_lost_default_route_is_no_dead_tunnel", |world| {

@@ -5,7 +5,7 @@
 //! its own, and where the latest one already says *down*, a look at the device is enough to see
 //! that nothing has changed since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +15,7 @@ use egress::config::{Endpoint, FailoverTo, PathConfig};
 use egress::device::{self, Likeness};
 use egress::firewall;
 use egress::handshakes::Handshakes;
-use egress::health::{self, EXPLAINED_BYTES, Lock, Verdict};
+use egress::health::{self, Clock, EXPLAINED_BYTES, Lock, Verdict};
 use egress::names::{EndpointName, PathName};
 use egress::observe::{self, chain};
 use egress::state::{PathState, Store, Timestamp};
@@ -41,6 +41,8 @@ pub struct Latest {
     asked: Mutex<BTreeMap<(PathName, EndpointName), Asked>>,
     handshakes: Mutex<BTreeMap<PathName, Arc<Handshakes>>>,
     paces: Mutex<BTreeMap<PathName, Pace>>,
+    /// Paths whose state says that the clock is behind, while a candidate goes by it.
+    clock_proven: Mutex<BTreeSet<PathName>>,
 }
 
 /// A handshake with an endpoint, beside the device.
@@ -81,6 +83,8 @@ impl Latest {
             Verdict::TunnelDown(_) => (false, true),
             _ => (false, false),
         };
+        let behind = matches!(cycle.evidence.clock, Clock::Behind(_))
+            && matches!(cycle.verdict, Verdict::Unknown(_));
         let look = Look {
             ended: Uptime::now(),
             active: state.active.clone(),
@@ -93,12 +97,21 @@ impl Latest {
             // What candidates have shown is kept through an outage, and only through it.
             locked(&self.candidates).retain(|(name, _), _| *name != path.name);
         }
-        if down && path.health.failover_to == FailoverTo::Answering {
+        if (down || behind) && path.health.failover_to == FailoverTo::Answering {
             let active = path.position(&state.active).unwrap_or(path.endpoints.len());
             let mut later = path.endpoints.iter().skip(active + 1);
             // The first that answers is the one that a failover would take.
-            later.find(|candidate| self.probe(path, candidate).answers());
+            let answers = later.any(|candidate| self.probe(path, candidate).answers());
+            if behind && answers {
+                // It was ahead when state was written, and is right: behind it, none could answer.
+                locked(&self.clock_proven).insert(path.name.clone());
+            }
         }
+    }
+
+    /// Whether a candidate has answered by a clock that state has for behind; told once.
+    pub(super) fn clock_proven(&self, path: &PathName) -> bool {
+        locked(&self.clock_proven).remove(path)
     }
 
     fn is_settling(&self, path: &PathConfig, state: &PathState) -> bool {

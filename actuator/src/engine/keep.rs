@@ -133,10 +133,14 @@ impl Engine {
     /// Writes down, seldom, the time of the latest handshake.
     fn keep_handshake(&self, path: &PathConfig, sight: &Sight, state: &mut PathState) {
         let peer = sight.device.as_ref().ok().and_then(|view| view.peer());
-        let Some(at) = peer.and_then(|peer| peer.last_handshake) else {
-            return;
+        let at = if self.latest.clock_proven(&path.name) {
+            tracing::warn!(path = %path.name, "a standby answers by this clock: it is not behind");
+            Some(Timestamp::now())
+        } else {
+            peer.and_then(|peer| peer.last_handshake).map(Timestamp::from)
         };
-        if shook_hands(state, at.into())
+        let Some(at) = at else { return };
+        if shook_hands(state, at)
             && let Err(error) = self.store.write(&path.name, state)
         {
             tracing::error!(path = %path.name, error = chain(error), "handshake not recorded");
