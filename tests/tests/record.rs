@@ -311,7 +311,7 @@ fn s7_state_that_is_in_the_way_or_on_a_full_disk() {
             for kind in Leak::UNPRIVILEGED {
                 world.send_outside(kind, 1);
             }
-            assert_eq!(world.observed_outside(), 0);
+            assert_eq!(world.observed_outside(), 0, "{:?}", world.observations());
             // It starts on a full disk all the same, and keeps the stop.
             kill(&mut daemon);
             daemon = world.start_actuator();
