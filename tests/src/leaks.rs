@@ -1,7 +1,8 @@
 //! Attempts to get out beside the tunnel, and the proof that the observer sees them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -121,6 +122,9 @@ impl Attempts {
 
 /// How many packets prove a kind.
 const PROOF: u64 = 3;
+
+/// Nothing more comes of what was sent.
+const QUIET: Duration = Duration::from_millis(500);
 /// How long a packet may take to the router: neighbour discovery is part of it.
 const ARRIVAL: Duration = Duration::from_secs(5);
 
@@ -179,7 +183,22 @@ impl World {
             });
         }
         let seen = self.observed_outside();
+        self.await_quiet();
         self.reset_observer();
         seen
+    }
+
+    /// The world answers some of what was sent, on a busy machine late, and this host tells it then
+    /// that nobody listens any more: outside, and nobody's leak. Other traffic may never end.
+    fn await_quiet(&self) {
+        let mut last = (self.observed_outside(), Instant::now());
+        let give_up = last.1 + ARRIVAL;
+        while last.1.elapsed() < QUIET && Instant::now() < give_up {
+            thread::sleep(QUIET / 10);
+            let seen = self.observed_outside();
+            if seen != last.0 {
+                last = (seen, Instant::now());
+            }
+        }
     }
 }

@@ -271,6 +271,7 @@ fn s7_state_that_is_in_the_way_or_on_a_full_disk() {
     inside("s7_state_that_is_in_the_way_or_on_a_full_disk", |world| {
         assert!(world.positive_control() > 0);
         locked(world);
+        world.reset_observer();
         let file = world.state_file();
         let at = file.display().to_string();
         let put: [(&str, &[&str]); 3] = [
