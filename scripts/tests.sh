@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test of the workspace, as `cargo test --workspace` would run them, but some at the same time,
-# one more than there are processors (`JOBS` says otherwise): most of a world's time is waiting. A test
+# Every test of the workspace, as `cargo test --workspace` would run them, but as many at the same
+# time as there are processors (`JOBS` says otherwise): most of a world's time is waiting. A test
 # of the lab is run by its name, in a process of its own. Says how long each took; what a failed one
 # said comes with it.
 set -uo pipefail
@@ -56,7 +56,7 @@ run() { xargs -r -d '\n' -n 1 -P "$1" bash -c 'one "$1"' one; }
 {
   tests_of "${longest[@]}"
   tests_of_others "${longest[@]}" "${alone[@]}"
-} | run "${JOBS:-$(($(nproc) + 1))}"
+} | run "${JOBS:-$(nproc)}"
 tests_of "${alone[@]}" | run 1
 
 # As cargo says it. What failed without a word, or was never heard of, is one test that failed.
