@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use egress::config::{Config, ConfigError};
+use egress::error::chain;
 use egress::firewall::{self, NftError, Rules, StopKind, Walls};
-use egress::observe::chain;
 use egress::pins;
 use egress::probe::uplink::default_route_devices;
 use egress::state::{StateError, Store};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use egress::config::{Config, ConfigError, Provider};
 use egress::connections::Connection;
-use egress::observe::chain;
+use egress::error::chain;
 
 use crate::control::{Reply, exit};
 

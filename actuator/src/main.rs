@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use egress::observe::chain;
+use egress::error::chain;
 use egress::pins;
 use egress::state::Store;
 use web::{LogFlags, WebFlags};

@@ -2,9 +2,9 @@
 //! converge makes it so: until then their lock stays, and their hard stop.
 
 use egress::config::Config;
+use egress::error::chain;
 use egress::firewall::Rules;
 use egress::names::PathName;
-use egress::observe::chain;
 use egress::state::{PathState, StateError, Store};
 
 pub struct Removed {

@@ -3,10 +3,11 @@
 //! Changes nothing, needs no daemon.
 
 use egress::config::{Config, PathConfig};
+use egress::error::chain;
 use egress::firewall::foreign::Blocked;
 use egress::handshakes::Handshakes;
 use egress::health::Verdict;
-use egress::observe::{self, chain};
+use egress::observe;
 use egress::state::Store;
 
 use crate::advice;

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod connections;
 pub mod device;
+pub mod error;
 pub mod events;
 pub mod fault;
 pub mod file;

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use egress::config::PathConfig;
+use egress::error::chain;
 use egress::firewall::Reader;
 use egress::health::Probe;
 use egress::names::EndpointName;
-use egress::observe::{self, Looked, Sight, chain};
+use egress::observe::{self, Looked, Sight};
 use egress::state::Store;
 
 use crate::current::Current;

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egress::config::{Config, ConfigError};
+use egress::error::chain;
 use egress::file::Stamp;
 use egress::firewall::Rules;
 use egress::names::PathName;
-use egress::observe::chain;
 use egress::pins;
 use egress::state::{Store, Timestamp};
 

@@ -19,6 +19,7 @@ use web::{Beat, Supervisor};
 
 use crate::current::Current;
 use crate::histograms::Histograms;
+use crate::large::Large;
 use crate::outage::{Asked, Event, Outages, Seen, Traffic};
 use crate::standby::{Round, Standbys};
 
@@ -37,6 +38,8 @@ pub struct Shown {
     pub counts: BTreeMap<&'static str, u64>,
     /// Consecutive tunnel-down cycles, by endpoint.
     pub down: BTreeMap<EndpointName, u32>,
+    /// Whether large packets pass the tunnel too; `None`: that is not known.
+    pub large: Option<bool>,
     /// What each endpoint answered last beside the tunnel.
     pub reachable: BTreeMap<EndpointName, Asked>,
     pub outages: Outages,
@@ -102,7 +105,7 @@ impl Cycles {
         for worker in cycles.fresh(current, store, reader) {
             if let Some(path) = worker.path() {
                 let mut run = Run::new(path.health.interval, Duration::ZERO, Uptime::now());
-                worker.cycle(&path, &mut run);
+                worker.cycle(&path, &mut run, &mut Large::default());
                 let mut standbys = Standbys::default();
                 // Each once: the first may be due again by the time that the last has answered.
                 let each = path.endpoints.iter();
@@ -196,9 +199,10 @@ impl Worker {
     fn cycles(&self, beat: &Beat) {
         let Some(mut path) = self.path() else { return };
         let mut run = Run::new(path.health.interval, path.health.settle, Uptime::now());
+        let mut large = Large::default();
         loop {
             let started = Uptime::now();
-            self.cycle(&path, &mut run);
+            self.cycle(&path, &mut run, &mut large);
             beat.rest(path.health.interval.saturating_sub(started.elapsed()));
             match self.path() {
                 Some(same) => {
@@ -211,7 +215,7 @@ impl Worker {
         }
     }
 
-    fn cycle(&self, path: &PathConfig, run: &mut Run) {
+    fn cycle(&self, path: &PathConfig, run: &mut Run, large: &mut Large) {
         let state = self.store.read(&path.name).ok();
         let changed = state.as_ref().map(|state| state.changed.age());
         let started = Uptime::now();
@@ -238,7 +242,12 @@ impl Worker {
         *shown.counts.entry(cycle.verdict.word()).or_default() += 1;
         shown.took = started.elapsed();
         shown.active = active;
+        let answered = cycle.probe_took;
         shown.last = Some((Timestamp::now(), cycle));
+        drop(shown);
+        // When all else is known: it may have to wait.
+        let large = large.after(path, answered);
+        locked(&self.known.shown).large = large;
     }
 
     fn standbys(&self, beat: &Beat) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use egress::clock::Uptime;
 use egress::config::ids::Unifi as Wanted;
-use egress::observe::chain;
+use egress::error::chain;
 use ids::Unifi;
 
 use crate::current::Current;

@@ -6,6 +6,7 @@ mod current;
 mod cycles;
 mod exemption;
 mod histograms;
+mod large;
 mod outage;
 mod page;
 mod scrape;
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use egress::error::chain;
 use egress::firewall::Reader;
-use egress::observe::chain;
 use egress::state::Store;
 use web::{Gate, LogFlags, Refusal, Site, Supervisor, WebFlags};
 

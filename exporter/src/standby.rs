@@ -6,9 +6,10 @@ use std::thread;
 
 use egress::clock::Uptime;
 use egress::config::{Endpoint, PathConfig, ProbeInterval};
+use egress::error::chain;
 use egress::health::Verdict;
 use egress::names::EndpointName;
-use egress::observe::{chain, echo_endpoint, shake_hands};
+use egress::observe::{echo_endpoint, shake_hands};
 use egress::probe::{ProbeError, Reply};
 
 use crate::outage::Asked;

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use egress::clock::Moment;
 use egress::config::PathConfig;
+use egress::error::chain;
 use egress::firewall::Rules;
 use egress::names::PathName;
-use egress::observe::chain;
 
 use super::evidence::Fresh;
 use super::load::kind_of_unknown;

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 
 use egress::config::{BringUp, PathConfig};
 use egress::device;
+use egress::error::chain;
 use egress::fault::{self, Point};
-use egress::observe::{Sight, chain};
+use egress::observe::Sight;
 use egress::state::{PathState, Timestamp};
 use egress::tunnel::{self, BroughtUp, By, Link, Piece, Plan, Tunnel, TunnelError, Wrong};
 

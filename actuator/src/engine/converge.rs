@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use egress::config::{Config, PathConfig};
 use egress::connections::Connection;
+use egress::error::chain;
 use egress::fault::{self, Point};
 use egress::firewall::Rules;
 use egress::names::PathName;
-use egress::observe::{self, Sight, chain};
+use egress::observe::{self, Sight};
 use egress::pins;
 use egress::state::{Act, PathState, Timestamp};
 

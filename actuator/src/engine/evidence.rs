@@ -13,11 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 use egress::clock::Uptime;
 use egress::config::{Endpoint, FailoverTo, PathConfig};
 use egress::device::{self, Likeness};
+use egress::error::chain;
 use egress::firewall;
 use egress::handshakes::Handshakes;
 use egress::health::{self, Clock, EXPLAINED_BYTES, Lock, Verdict};
 use egress::names::{EndpointName, PathName};
-use egress::observe::{self, chain};
+use egress::observe;
 use egress::state::{PathState, Store, Timestamp};
 
 use super::answers;

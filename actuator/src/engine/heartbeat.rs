@@ -3,8 +3,9 @@
 
 use egress::clock::Uptime;
 use egress::config::{Watchdog, WhenSilent};
+use egress::error::chain;
 use egress::health::Standing;
-use egress::observe::{self, chain};
+use egress::observe;
 use serde::Serialize;
 
 use super::Engine;

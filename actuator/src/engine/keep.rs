@@ -6,9 +6,10 @@ use std::cell::RefCell;
 
 use egress::config::PathConfig;
 use egress::device::{self, Likeness};
+use egress::error::chain;
 use egress::firewall::{Guard, StopKind};
 use egress::health::{Leak, Standing};
-use egress::observe::{self, Sight, chain};
+use egress::observe::{self, Sight};
 use egress::state::{Latch, PathState, StateError, Timestamp};
 
 use super::Engine;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use egress::config::PathConfig;
+use egress::error::chain;
 use egress::fault::{self, Point};
 use egress::firewall::{self, Count, Rules, StopKind, Walls, cgroup};
 use egress::names::PathName;
 use egress::neighbours;
-use egress::observe::{self, chain};
+use egress::observe;
 use egress::probe::uplink::{self, Device};
 use egress::state::{Intended, PathState, StateError};
 

@@ -30,10 +30,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egress::config::{Config, ConfigError, Endpoint, PathConfig, Problem};
 use egress::device::{self, DeviceError};
+use egress::error::chain;
 use egress::fault::{self, Point};
 use egress::firewall::{self, Guard, NftError, Rules, StopKind, Walls};
 use egress::names::{EndpointName, PathName};
-use egress::observe::{chain, shake_hands};
+use egress::observe::shake_hands;
 use egress::pins;
 use egress::probe::HandshakeOutcome;
 use egress::state::{Act, Latch, PathState, StateError, Store, Timestamp};

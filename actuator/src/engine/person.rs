@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use egress::clock::Moment;
 use egress::config::PathConfig;
+use egress::error::chain;
 use egress::fault::{self, Point};
 use egress::firewall;
-use egress::observe::{self, chain};
+use egress::observe;
 use egress::state::{Act, PathState, StateError, Timestamp};
 use egress::tunnel::{self, By, maker};
 

@@ -3,10 +3,11 @@
 
 use egress::clock::Moment;
 use egress::config::{Endpoint, PathConfig};
+use egress::error::chain;
 use egress::firewall::foreign::Blocked;
 use egress::health::{Leak, Standing};
 use egress::names::PathName;
-use egress::observe::{self, Sight, chain, handshake_age};
+use egress::observe::{self, Sight, handshake_age};
 use egress::pins;
 use egress::state::{PathState, Timestamp};
 use serde::Serialize;

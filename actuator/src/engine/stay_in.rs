@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use egress::config::{DnsPolicy, Workload};
 use egress::connections::{self, Connection, Established, OpenedBy};
+use egress::error::chain;
 use egress::firewall::Rules;
-use egress::observe::chain;
 
 /// Named in one message; more are counted.
 const NAMED: usize = 10;

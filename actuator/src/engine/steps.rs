@@ -2,8 +2,9 @@
 
 use egress::config::{Endpoint, FailoverTo, PathConfig};
 use egress::device;
+use egress::error::chain;
 use egress::firewall::{Rules, StopKind};
-use egress::observe::{Sight, chain};
+use egress::observe::Sight;
 use egress::pins::Pins;
 use egress::state::{PathState, StateError};
 use egress::tunnel::{Plan, TunnelError};

@@ -11,7 +11,7 @@ use std::path::Path;
 use clap::Subcommand;
 use egress::config::Config;
 use egress::config::ids::{Apply, Direction};
-use egress::observe::chain;
+use egress::error::chain;
 use egress::pins;
 use egress::state::Store;
 use ids::{Applied, Exemption, How, Unifi, Unknown, egress_addresses};

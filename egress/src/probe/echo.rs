@@ -33,7 +33,7 @@ pub fn echo_marked(target: IpAddr, fwmark: u32, timeout: Duration) -> Result<Rep
     let timeout = time_given(timeout)?;
     let (socket, kind) = open(target)?;
     socket.set_mark(fwmark).map_err(|source| ProbeError::Mark { fwmark, source })?;
-    ask_by(&socket, kind, target, timeout)
+    ask_by(&socket, kind, target, Echo::new(target), timeout)
 }
 
 /// The same by `device`, the tunnel's.
@@ -42,20 +42,41 @@ pub(super) fn echo_through(
     target: IpAddr,
     timeout: Duration,
 ) -> Result<Reply, ProbeError> {
+    echo_of(device, Echo::new(target), target, timeout)
+}
+
+/// The same in packets of `size` bytes, IP header included. They are not fragmented on the way, but
+/// where path MTU discovery has found a smaller size: then here, as everybody's are.
+pub(super) fn echo_through_of_size(
+    device: &Device,
+    target: IpAddr,
+    size: u16,
+    timeout: Duration,
+) -> Result<Reply, ProbeError> {
+    echo_of(device, Echo::of_size(target, size), target, timeout)
+}
+
+fn echo_of(
+    device: &Device,
+    echo: Echo,
+    target: IpAddr,
+    timeout: Duration,
+) -> Result<Reply, ProbeError> {
     let (socket, kind) = open(target)?;
     bind(&socket, device)?;
-    ask_by(&socket, kind, target, timeout)
+    ask_by(&socket, kind, target, echo, timeout)
 }
 
 fn ask_by(
     socket: &Socket,
     kind: Kind,
     target: IpAddr,
+    echo: Echo,
     timeout: Duration,
 ) -> Result<Reply, ProbeError> {
     hear_refusals(socket, target)?;
     connect(socket, target)?;
-    ask(&mut Asking { socket, kind, target, echo: Echo::new(target) }, timeout)
+    ask(&mut Asking { socket, kind, target, echo }, timeout)
 }
 
 /// One echo, sent again and again: a reply to any of them is the same.
@@ -118,6 +139,8 @@ struct Echo {
     reply_type: u8,
     identifier: u16,
     nonce: [u8; NONCE],
+    /// Zeros behind the nonce. Some hosts cut them off in their reply.
+    padding: usize,
 }
 
 impl Echo {
@@ -135,15 +158,23 @@ impl Echo {
             reply_type,
             identifier: u16::from_ne_bytes([nonce[0], nonce[1]]),
             nonce,
+            padding: 0,
         }
     }
 
-    fn request(&self) -> [u8; HEADER + NONCE] {
-        let mut message = [0; HEADER + NONCE];
+    /// As large as fits into a packet of `size` bytes, or a byte less: the checksum is over pairs.
+    fn of_size(target: IpAddr, size: u16) -> Self {
+        let ip_header = if target.is_ipv4() { 20 } else { 40 };
+        let padding = usize::from(size).saturating_sub(ip_header + HEADER + NONCE);
+        Self { padding: padding & !1, ..Self::new(target) }
+    }
+
+    fn request(&self) -> Vec<u8> {
+        let mut message = vec![0; HEADER + NONCE + self.padding];
         message[0] = self.request_type;
         message[4..6].copy_from_slice(&self.identifier.to_be_bytes());
         message[6..8].copy_from_slice(&SEQUENCE.to_be_bytes());
-        message[HEADER..].copy_from_slice(&self.nonce);
+        message[HEADER..HEADER + NONCE].copy_from_slice(&self.nonce);
         // For IPv6, and on ICMP sockets, the kernel writes the checksum over this one.
         let sum = checksum(&message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -167,7 +198,7 @@ impl Echo {
             && code == 0
             && is_ours
             && u16::from_be_bytes([seq_high, seq_low]) == SEQUENCE
-            && payload == self.nonce
+            && payload.starts_with(&self.nonce)
     }
 }
 
@@ -199,7 +230,7 @@ mod tests {
 
     /// The reply a target would send to `echo`, as a socket that is `kind` hands it over.
     fn reply(echo: &Echo, kind: Kind) -> Vec<u8> {
-        let mut message = echo.request().to_vec();
+        let mut message = echo.request();
         message[0] = echo.reply_type;
         if kind == Kind::Raw && echo.reply_type == 0 {
             let mut datagram = vec![0x45];
@@ -221,6 +252,23 @@ mod tests {
                 assert!(!echo.is_answered_by(kind, &echo.request()), "its own request");
                 assert!(!echo.is_answered_by(kind, &answer[..answer.len() - 1]), "cut short");
             }
+        }
+    }
+
+    #[test]
+    fn an_echo_fills_the_packet_that_it_was_made_for() {
+        for (target, ip_header) in [(V4, 20), (V6, 40)] {
+            for size in [1280, 1420, 1421] {
+                let length = ip_header + Echo::of_size(target, size).request().len();
+                assert_eq!(length, usize::from(size & !1));
+            }
+            let echo = Echo::of_size(target, 1420);
+            let mut answer = reply(&echo, Kind::Ping);
+            assert!(echo.is_answered_by(Kind::Ping, &answer));
+            answer.truncate(HEADER + NONCE);
+            assert!(echo.is_answered_by(Kind::Ping, &answer), "cut by the host that replied");
+            answer.pop();
+            assert!(!echo.is_answered_by(Kind::Ping, &answer));
         }
     }
 

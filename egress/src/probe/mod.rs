@@ -30,7 +30,7 @@ use ask::Heard;
 pub use echo::echo_marked;
 pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
 pub use source::{own_addresses, source_address, usual_source_address};
-pub use tunnel::{TunnelRequest, Wanted, ask_through};
+pub use tunnel::{TunnelRequest, Wanted, ask_through, fill_through};
 pub use uplink::{Device, UplinkVerdict, default_route_devices, device, uplink};
 
 /// Why a probe could not be made. It says nothing about the far end.

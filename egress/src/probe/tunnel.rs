@@ -11,9 +11,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::echo::{echo_through, echo_through_of_size};
 use super::{Device, ProbeError, Reply, rtnetlink, time_given, uplink};
-use super::{connect::connect_through, echo::echo_through, query::query_through};
+use super::{connect::connect_through, query::query_through};
 use crate::config::Question;
+use crate::tunnel;
 
 /// A question to put through a tunnel.
 #[derive(Debug)]
@@ -55,6 +57,24 @@ pub fn ask_through(request: &TunnelRequest) -> Result<Reply, ProbeError> {
         Question::Tcp(target) => connect_through(&device, *target, timeout),
         Question::Dns { resolver, name } => query_through(&device, *resolver, name, timeout),
     }
+}
+
+/// Asks by packets as large as the device takes, whether those pass as well as small ones. For a target
+/// that answered a small echo just now.
+///
+/// # Errors
+///
+/// As of [`ask_through`].
+pub fn fill_through(
+    interface: &str,
+    target: IpAddr,
+    timeout: Duration,
+) -> Result<Reply, ProbeError> {
+    let timeout = time_given(timeout)?;
+    let missing = || ProbeError::NoDevice(interface.to_owned());
+    let device = uplink::device(interface).ok_or_else(missing)?;
+    let size = tunnel::mtu(interface).ok_or_else(missing)?;
+    echo_through_of_size(&device, target, size, timeout)
 }
 
 fn routed(to: IpAddr, device: &Device) -> Result<(), ProbeError> {
@@ -120,6 +140,14 @@ mod tests {
                 assert!(matches!(outcome, Reply::Answered { .. }), "{question:?}: {outcome:?}");
             }
         }
+    }
+
+    #[test]
+    fn packets_as_large_as_the_device_takes_are_answered_where_they_pass() {
+        let outcome = fill_through("lo", HOME, AMPLE).expect("a probe through `lo`");
+        assert!(matches!(outcome, Reply::Answered { .. }), "{outcome:?}");
+        let outcome = fill_through("no-such-device", HOME, AMPLE);
+        assert!(matches!(outcome, Err(ProbeError::NoDevice(_))), "{outcome:?}");
     }
 
     #[test]

@@ -178,6 +178,15 @@ fn about_tunnel(page: &mut Exposition, views: &[PathView]) {
             took.sample(&[("path", view.path.name.as_str())], duration.as_secs_f64());
         }
     }
+    let mut large = page.gauge(
+        "vpn_egress_tunnel_large_probe_success",
+        "Whether an echo as large as the tunnel's MTU was answered, where a small one is.",
+    );
+    for view in views {
+        if let Some(passes) = view.shown.large {
+            large.sample(&[("path", view.path.name.as_str())], flag(passes));
+        }
+    }
 }
 
 fn about_cycles(page: &mut Exposition, views: &[PathView]) {

@@ -65,6 +65,7 @@ pub struct Seen {
     /// The probe's results, and the last one.
     pub probes: BTreeSet<bool>,
     pub probe: Option<bool>,
+    pub large_probe: Option<bool>,
     pub handshake: Option<bool>,
     pub echo: Option<bool>,
     pub standby: Option<bool>,
@@ -144,7 +145,10 @@ fn raise(situation: Situation, intervals: Intervals) -> Stage {
     world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
     world.write_config(&config);
     if !probed {
-        without_probe(&world);
+        with_probe(&world, "");
+    }
+    if situation == Situation::ProbedNamesDead {
+        with_probe(&world, &format!("      probe: {{kind: dns, target: \"{NAMES}\"}}\n"));
     }
     if soon_stale {
         with_frequent_keepalives(&world);
@@ -183,12 +187,12 @@ fn raise(situation: Situation, intervals: Intervals) -> Stage {
     Stage { world, parts, small, large, names, _resolver: resolver }
 }
 
-/// Takes the probe out of the config: then only the handshake's age tells.
-fn without_probe(world: &World) {
+/// Asks this instead, in the config; nothing: then only the handshake's age tells.
+fn with_probe(world: &World, question: &str) {
     let file = world.scratch().join("egress.yml");
     let text = fs::read_to_string(&file).expect("the config was written");
     let probe = text.lines().find(|line| line.contains("probe: {target")).expect("a probe");
-    world.edit_config(&format!("{probe}\n"), "");
+    world.edit_config(&format!("{probe}\n"), question);
 }
 
 /// A handshake may be called stale the sooner, the more often keepalives come.
@@ -258,6 +262,8 @@ impl Seen {
             let probe = "vpn_egress_tunnel_probe_success{path=\"media\"}";
             self.probe = yes(value(&page.body, probe));
             self.probes.extend(self.probe);
+            let large = "vpn_egress_tunnel_large_probe_success{path=\"media\"}";
+            self.large_probe = yes(value(&page.body, large));
             self.age = of("handshake_age_seconds", "primary", "").or(self.age);
         }
         let after = fault.elapsed().as_secs_f64();
@@ -291,6 +297,8 @@ impl Seen {
             Act::SetBack => self.set_back > 0.0,
         };
         let probed = expected.probe != Probe::SomeLost || self.probes.contains(&false);
-        acted && probed && expected.firing.iter().all(|alert| self.firing.contains_key(*alert))
+        let told = expected.firing.iter().all(|alert| self.firing.contains_key(*alert))
+            && expected.pending.iter().all(|alert| self.pending.contains(*alert));
+        acted && probed && told
     }
 }

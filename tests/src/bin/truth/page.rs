@@ -34,6 +34,11 @@ pub fn wrong(row: Situation, seen: &Seen) -> Vec<String> {
     };
     want("the probe", probe, &(&seen.probes, seen.probe));
     want(
+        "the probe of large packets",
+        is(expected.large_probe, seen.large_probe),
+        &seen.large_probe,
+    );
+    want(
         "the handshake beside the tunnel",
         is(expected.handshake, seen.handshake),
         &seen.handshake,
@@ -44,6 +49,8 @@ pub fn wrong(row: Situation, seen: &Seen) -> Vec<String> {
     let told = |alert: &&str| !OF_THE_MACHINE.contains(alert);
     let firing: Vec<&str> = seen.firing.keys().map(String::as_str).filter(told).collect();
     want("what fires", firing == expected.firing, &seen.firing);
+    let pending = expected.pending.iter().all(|alert| seen.pending.contains(*alert));
+    want("what would fire", pending, &seen.pending);
     let asked: Vec<&str> = seen.outcomes.iter().map(String::as_str).collect();
     let (switched, outcomes) = (seen.switched.is_some(), &seen.outcomes);
     let act = match expected.act {
@@ -65,6 +72,7 @@ fn is(expected: Reading, seen: Option<bool>) -> bool {
         Reading::Yes => seen == Some(true),
         Reading::No => seen == Some(false),
         Reading::Missing => seen.is_none(),
+        Reading::Any => true,
     }
 }
 
@@ -101,8 +109,8 @@ pub fn line(seen: &Seen) -> String {
 pub fn page(table: &Table, intervals: Intervals) -> String {
     let mut text = String::from(HEAD);
     let _ = writeln!(text, "Health cycles: {}.\n", intervals.title());
-    text += "| what is wrong | users: small, large packets, names | handshake age | probe | endpoint: \
-             handshake, echo | standby | uplink | verdict |\n|---|---|---|---|---|---|---|---|\n";
+    text += "| what is wrong | users: small, large packets, names | handshake age | probe | large probe | endpoint: \
+             handshake, echo | standby | uplink | verdict |\n|---|---|---|---|---|---|---|---|---|\n";
     for (row, seen) in rows(table) {
         let age = seen.age.map_or("unknown".into(), |age| format!("{age:.0} s"));
         let probe = match (seen.probes.contains(&true), row.expected().probe, seen.probe) {
@@ -113,11 +121,12 @@ pub fn page(table: &Table, intervals: Intervals) -> String {
         };
         let _ = writeln!(
             text,
-            "| {} | {}, {}, {} | {age} | {probe} | {}, {} | {} | {} | {} |",
+            "| {} | {}, {}, {} | {age} | {probe} | {} | {}, {} | {} | {} | {} |",
             row.title(),
             flows(seen.small),
             flows(seen.large),
             flows(seen.names),
+            seen.large_probe.map_or("not known", flows),
             reading(seen.handshake),
             reading(seen.echo),
             reading(seen.standby),
@@ -180,13 +189,15 @@ const TAIL: &str = "
 * **The peer lives and forwards nothing: down.** Its handshake is fresh and it answers another one. Only
   the probe knows; without one it looks healthy.
 * **Handshake stale.** Without a probe nothing else tells, and it takes three minutes.
-* **MTU blackhole: up, and nothing fires.** The probe is a small packet, and the path does carry. No
-  failover by default: the narrow part is mostly one's own uplink (PPPoE, a tunnel in a tunnel), which the
-  next endpoint shares, and the list would be spent for nothing. The mend is a smaller MTU of the interface,
-  or clamped segments. No series names it yet. Check: `ping -M do -s 1372` to the probe target.
-* **DNS dead inside the tunnel: up, and nothing fires.** The tunnel carries; whether the resolver that is
-  asked is the provider's or somebody else's the path does not know, and a failover would not mend the
-  latter. Who depends on the provider's resolver lets the probe ask that one.
+* **MTU blackhole: up, and a person is told.** The path does carry. No failover: the narrow part is
+  mostly one's own uplink (PPPoE, a tunnel in a tunnel), which the next endpoint shares, and the list
+  would be spent for nothing. The mend is a smaller `mtu`. `VpnEgressLargePacketsLost` fires when an echo
+  as large as the MTU was lost for two minutes and small ones were not.
+* **DNS dead inside the tunnel: up.** The tunnel carries; whether the resolver that is asked is the
+  provider's or somebody else's the path does not know, and a failover would not mend the latter. Who
+  depends on the provider's resolver lets the probe ask that one: then `VpnEgressProbeUnanswered` fires
+  after two minutes. There is no failover while users are answered by the tunnel; an idle path, by which
+  nothing comes but keepalives, is down.
 * **The peer answers from elsewhere: roamed, and set back.** Its keys are right and it lives, so the next
   endpoint is not better. Users get answers now and then. Again and again: configure the new address.
 * **Uplink down: named, and no failover**, neither while it lasts nor at its end.

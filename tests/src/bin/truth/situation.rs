@@ -16,6 +16,7 @@ pub enum Situation {
     ForwardsNothing,
     LargeLost,
     NamesDead,
+    ProbedNamesDead,
     Roamed,
     UplinkDown,
     NothingAnswers,
@@ -29,6 +30,8 @@ pub struct Expected {
     pub verdict: &'static str,
     pub age: Age,
     pub probe: Probe,
+    /// A probe of large packets.
+    pub large_probe: Reading,
     /// The endpoint by a handshake from a fresh socket.
     pub handshake: Reading,
     /// Its host by an echo.
@@ -38,6 +41,8 @@ pub struct Expected {
     pub uplink: Reading,
     /// The alerts that fire, beside the watchdog; and no others do.
     pub firing: &'static [&'static str],
+    /// Alerts that would, if it went on; others may as well.
+    pub pending: &'static [&'static str],
     pub act: Act,
     /// What users see: small packets, large ones, name lookups.
     pub small: bool,
@@ -67,6 +72,8 @@ pub enum Reading {
     No,
     /// No series: it was not asked, or the answer would tell nothing.
     Missing,
+    /// Now this, now that.
+    Any,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +91,13 @@ const HEALTHY: Expected = Expected {
     verdict: "up",
     age: Age::Fresh,
     probe: Probe::Answered,
+    large_probe: Reading::Yes,
     handshake: Reading::Missing,
     echo: Reading::Yes,
     standby: Reading::Yes,
     uplink: Reading::Yes,
     firing: &[],
+    pending: &[],
     act: Act::Nothing,
     small: true,
     large: true,
@@ -98,6 +107,7 @@ const HEALTHY: Expected = Expected {
 const DOWN: Expected = Expected {
     verdict: "tunnel-down (probe lost and nothing received)",
     probe: Probe::Lost,
+    large_probe: Reading::Missing,
     handshake: Reading::No,
     firing: &["VpnEgressTunnelDown"],
     act: Act::Failover,
@@ -124,6 +134,7 @@ impl Situation {
             Self::ForwardsNothing => "the peer lives and forwards nothing",
             Self::LargeLost => "MTU blackhole: large packets are lost",
             Self::NamesDead => "DNS dead inside the tunnel",
+            Self::ProbedNamesDead => "DNS dead inside the tunnel, and the probe asks there",
             Self::Roamed => "the peer answers from elsewhere",
             Self::UplinkDown => "uplink down (no carrier)",
             Self::NothingAnswers => "nothing behind the gateway answers",
@@ -140,15 +151,30 @@ impl Situation {
                 echo: Reading::No,
                 ..DOWN
             },
-            Self::Saturated => Expected { probe: Probe::SomeLost, ..HEALTHY },
+            Self::Saturated => {
+                Expected { probe: Probe::SomeLost, large_probe: Reading::Any, ..HEALTHY }
+            }
             Self::ServerStopped | Self::WrongKey => DOWN,
             Self::ToServerLost | Self::FromServerLost => Expected { echo: Reading::No, ..DOWN },
             Self::ForwardsNothing => Expected { handshake: Reading::Yes, ..DOWN },
-            Self::LargeLost => Expected { large: false, ..HEALTHY },
+            Self::LargeLost => Expected {
+                large: false,
+                large_probe: Reading::No,
+                pending: &["VpnEgressLargePacketsLost"],
+                ..HEALTHY
+            },
             Self::NamesDead => Expected { names: false, ..HEALTHY },
+            Self::ProbedNamesDead => Expected {
+                names: false,
+                probe: Probe::Lost,
+                large_probe: Reading::Missing,
+                pending: &["VpnEgressProbeUnanswered"],
+                ..HEALTHY
+            },
             Self::Roamed => Expected {
                 verdict: "roamed",
                 probe: Probe::SomeLost,
+                large_probe: Reading::Any,
                 firing: &["VpnEgressRoamed"],
                 act: Act::SetBack,
                 ..HEALTHY
@@ -156,6 +182,7 @@ impl Situation {
             Self::UplinkDown => Expected {
                 verdict: "uplink-down (no carrier on eth0)",
                 probe: Probe::Lost,
+                large_probe: Reading::Missing,
                 echo: Reading::Missing,
                 standby: Reading::Missing,
                 uplink: Reading::No,
@@ -188,7 +215,7 @@ impl Situation {
             Self::WrongKey => world.rotate_key(primary),
             Self::ForwardsNothing => world.server_forwards(primary, false),
             Self::LargeLost => world.drop_large(primary),
-            Self::NamesDead => world.drop_names(primary),
+            Self::NamesDead | Self::ProbedNamesDead => world.drop_names(primary),
             Self::Roamed => world.answer_from(primary, "198.51.100.11"),
             Self::UplinkDown => world.uplink_down(),
             Self::NothingAnswers => {
