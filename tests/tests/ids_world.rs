@@ -9,6 +9,7 @@ use lab::{EgressConfig, Ns, Process, World, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const PRESENT: &str = "vpn_egress_ids_exemption_present";
+const LOST: &str = "VpnEgressIdsExemptionLost";
 const KNOWN: &str = "vpn_egress_collector_success{collector=\"ids\"}";
 
 /// A controller that was just set up: whatever was added to an earlier one is gone.
@@ -65,6 +66,7 @@ fn the_exemption_is_made_after_the_lock_watched_and_never_in_its_way() {
         assert!(out.contains("ids: added: 10.0.0.2, direction src"), "{out}");
         assert!(out.contains("ids: nothing else has changed"), "{out}");
         let _exporter = world.start_exporter();
+        let _prometheus = world.start_prometheus_adapted(&[]);
         let shown = |present, known| {
             eventually(SOON, "the exporter shows the exemption", || {
                 let seen = (world.metric(EXPORTER, PRESENT), world.metric(EXPORTER, KNOWN));
@@ -72,14 +74,19 @@ fn the_exemption_is_made_after_the_lock_watched_and_never_in_its_way() {
             });
         };
         shown(Some(1.0), 1.0);
+        let seen = || world.query(PRESENT).first().map(|(_, value)| *value);
+        eventually(SOON, "Prometheus has seen it", || seen() == Some(1.0));
         let said = world.actuator(&["converge", "--check"]);
         assert_eq!(said.exit, 0, "{said:?}");
 
         // Rebuilt: absent. Gone: unknown, which is not absent.
         running.stop();
         shown(None, 0.0);
+        eventually(SOON, "Prometheus has nothing of it", || seen().is_none());
+        assert!(!world.fires(LOST), "unknown is not absent");
         let mut rebuilt = controller(world);
         shown(Some(0.0), 1.0);
+        eventually(SOON, "people are told", || world.fires(LOST));
         let said = world.actuator(&["converge", "--check"]);
         assert_eq!(said.exit, 2, "{said:?}");
 

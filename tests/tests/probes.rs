@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lab::addresses::TUNNEL_SERVER;
+use lab::addresses::{TUNNEL_SERVER, WORLD};
 use lab::programs::{ACTUATOR, EXPORTER, tunnel_down};
 use lab::{
     Class, Direction, EgressConfig, Endpoint, Exit, Keepalive, Ns, Process, World, eventually,
@@ -49,17 +49,23 @@ fn configure(world: &World, workload: &str, probe: &str) {
     world.edit_config(USUAL, &format!("probe: {probe}"));
 }
 
-/// Of one cycle: whether the probe was answered, and whether it could be made.
-fn probed(world: &World) -> (Option<f64>, Option<f64>) {
+/// The page of one cycle.
+fn once(world: &World) -> String {
     let line = world.program_line("exporter", &["--once"]);
     let line: Vec<&str> = line.iter().map(String::as_str).collect();
-    let page = world.exec_ok(Ns::Egress, &line);
-    let value = |series: &str| {
-        let line = page.lines().find(|line| line.starts_with(&format!("{series} ")))?;
-        line.rsplit(' ').next()?.parse().ok()
-    };
-    let made = value("vpn_egress_collector_success{collector=\"probe\"}");
-    (value("vpn_egress_tunnel_probe_success{path=\"media\"}"), made)
+    world.exec_ok(Ns::Egress, &line)
+}
+
+fn value(page: &str, series: &str) -> Option<f64> {
+    let line = page.lines().find(|line| line.starts_with(&format!("{series} ")))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// Of one cycle: whether the probe was answered, and whether it could be made.
+fn probed(world: &World) -> (Option<f64>, Option<f64>) {
+    let page = once(world);
+    let made = value(&page, "vpn_egress_collector_success{collector=\"probe\"}");
+    (value(&page, "vpn_egress_tunnel_probe_success{path=\"media\"}"), made)
 }
 
 const ANSWERED: (Option<f64>, Option<f64>) = (Some(1.0), Some(1.0));
@@ -287,6 +293,59 @@ fn probes_of_standbys_are_all_answered_and_the_tunnel_beside_them_notices_nothin
             assert_eq!((beside.roamed, beside.broken), (0, false), "{beside}");
             // It went on in both; how fast is measured by `figures --only probes`.
             assert!(beside.with.bytes > 1_000_000 && beside.without.bytes > 1_000_000, "{beside}");
+        },
+    );
+}
+
+/// Whether large packets pass, and small ones, each as one cycle has it.
+fn passing(world: &World) -> (Option<f64>, Option<f64>) {
+    let page = once(world);
+    let of =
+        |name: &str| value(&page, &format!("vpn_egress_tunnel_{name}_success{{path=\"media\"}}"));
+    (of("large_probe"), of("probe"))
+}
+
+#[test]
+fn large_packets_that_vanish_are_told_and_a_path_that_says_how_large_they_may_be_is_well() {
+    inside(
+        "large_packets_that_vanish_are_told_and_a_path_that_says_how_large_they_may_be_is_well",
+        |world| {
+            world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+            // Of a host behind the far side, so that there is a way to be narrow.
+            configure(world, "host", &format!("{{target: {WORLD}, timeout: 2s}}"));
+            world.edit_config("      interval: 1s", "      interval: 5s");
+            world.actuator_ok(&["converge"]);
+            assert_eq!(passing(world), (Some(1.0), Some(1.0)));
+
+            world.drop_large(Endpoint::A);
+            assert_eq!(passing(world), (Some(0.0), Some(1.0)), "on the way to the endpoint");
+            world.heal(Endpoint::A);
+            assert_eq!(passing(world), (Some(1.0), Some(1.0)));
+
+            world.blackhole(Endpoint::A, Direction::Both);
+            assert_eq!(
+                passing(world),
+                (None, Some(0.0)),
+                "where none pass, large ones tell nothing"
+            );
+            world.heal(Endpoint::A);
+
+            // Narrow behind the far side, which may not say so.
+            let narrow = format!(
+                "ip route add {WORLD} $(ip -o route show default | sed 's/default//') mtu lock 1300"
+            );
+            world.exec_ok(Ns::VpnA, &["sh", "-c", &narrow]);
+            world.nft(
+                Ns::VpnA,
+                "table inet mute { chain output { type filter hook output priority 0; \
+                 icmp type destination-unreachable drop; }; }",
+            );
+            assert_eq!(passing(world), (Some(0.0), Some(1.0)), "behind the far side");
+            // And may: from then on the host's packets are as large as they may be.
+            world.exec_ok(Ns::VpnA, &["nft", "delete", "table", "inet", "mute"]);
+            eventually(SOON, "the path says how large", || {
+                passing(world) == (Some(1.0), Some(1.0))
+            });
         },
     );
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
-use lab::addresses::NAMES;
+use lab::addresses::{NAMES, TUNNEL_SERVER};
 use lab::programs::{ACTUATOR, EXPORTER};
 use lab::shipped::Loop;
 use lab::{EgressConfig, Endpoint, Exit, Instances, Keepalive, Workload, World, eventually};
@@ -145,10 +145,10 @@ fn raise(situation: Situation, intervals: Intervals) -> Stage {
     world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
     world.write_config(&config);
     if !probed {
-        with_probe(&world, "");
+        without_probe(&world);
     }
     if situation == Situation::ProbedNamesDead {
-        with_probe(&world, &format!("      probe: {{kind: dns, target: \"{NAMES}\"}}\n"));
+        ask_for_names(&world);
     }
     if soon_stale {
         with_frequent_keepalives(&world);
@@ -187,12 +187,24 @@ fn raise(situation: Situation, intervals: Intervals) -> Stage {
     Stage { world, parts, small, large, names, _resolver: resolver }
 }
 
-/// Asks this instead, in the config; nothing: then only the handshake's age tells.
-fn with_probe(world: &World, question: &str) {
+/// Takes the probe out of the config: then only the handshake's age tells.
+fn without_probe(world: &World) {
+    world.edit_config(&format!("{}\n", probe(world)), "");
+}
+
+/// Has the probe ask the resolver.
+fn ask_for_names(world: &World) {
+    let probe = probe(world);
+    let echo = format!("{{target: {TUNNEL_SERVER}");
+    let names = format!("{{kind: dns, target: \"{NAMES}\"");
+    world.edit_config(&probe, &probe.replace(&echo, &names));
+}
+
+/// The probe's line in the config.
+fn probe(world: &World) -> String {
     let file = world.scratch().join("egress.yml");
     let text = fs::read_to_string(&file).expect("the config was written");
-    let probe = text.lines().find(|line| line.contains("probe: {target")).expect("a probe");
-    world.edit_config(&format!("{probe}\n"), question);
+    text.lines().find(|line| line.contains("probe: {target")).expect("a probe").to_owned()
 }
 
 /// A handshake may be called stale the sooner, the more often keepalives come.
