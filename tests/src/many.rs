@@ -16,7 +16,7 @@ use crate::world::World;
 /// How many of what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Many {
-    /// Each needs a bit of the packet mark of its own: there are no more than 25 beside the first.
+    /// At most 255: each has a value of eight bits of the mark.
     pub paths: u32,
     /// Of each path.
     pub endpoints: u32,
@@ -24,9 +24,6 @@ pub struct Many {
 
 /// The tunnels that were made for it; gone when dropped.
 pub struct Tunnels(#[allow(dead_code)] Vec<Device>);
-
-/// Above the bits of the tunnels' own marks.
-const FIRST_BIT: u32 = 7;
 
 impl World {
     /// Writes `egress.yml` for so many, the first path by the world's own tunnel, and makes a tunnel
@@ -41,14 +38,13 @@ impl World {
             let (interface, fwmark, rest) = if path == 0 {
                 (TUNNEL.to_owned(), FWMARK.to_owned(), String::new())
             } else {
-                let bit = 1_u64 << (FIRST_BIT + path - 1);
                 let workload = format!(
-                    "    workload: {{interfaces: [in{path}]}}\n    workload_mark: {bit:#x}\n"
+                    "    workload: {{interfaces: [in{path}]}}\n    workload_mark: {:#x}/0xff000000\n",
+                    path << 24
                 );
                 (format!("wgm{path}"), path.to_string(), workload)
             };
-            // The first one's own mark has bits that the others would need.
-            let fwmark = if many.paths > 1 && path == 0 { "127".to_owned() } else { fwmark };
+            // The first one's own mark has none of those bits, and is no other's.
             let _ = write!(
                 yaml,
                 "  - name: path{path}\n    interface: {interface}\n    fwmark: {fwmark}\n    bring_up: off\n{rest}    endpoints:\n"

@@ -194,6 +194,33 @@ fn s9_dead_candidates_are_skipped_in_order() {
 }
 
 #[test]
+fn s4_an_alert_that_found_the_path_up_switches_on_no_first_look() {
+    inside("s4_an_alert_that_found_the_path_up_switches_on_no_first_look", |world| {
+        world.create_tunnel(Endpoint::A, Keepalive::EVERY_25_S);
+        world.write_config(&EgressConfig { settle: "5s".into(), ..EgressConfig::quick() });
+        world.actuator_ok(&["converge"]);
+        let _actuator = world.start_actuator();
+        let told = |alert| world.notify_once(&[alert]).1;
+        eventually(SOON, "the start is over", || world.actuator(&["validate"]).exit == 0);
+
+        // Told by an Alertmanager that has not heard yet that it is over.
+        assert_eq!(told(tunnel_down("primary")), ["recovered"]);
+        assert_eq!(told(tunnel_down("primary")), ["recovered"]);
+
+        // Told again, and by then it is down anew: what nobody has watched for is no run of cycles.
+        world.blackhole(Endpoint::A, Direction::Both);
+        eventually(SOON, "it is down", || is_down(world));
+        let down = Instant::now();
+        assert_eq!(told(tunnel_down("primary")), ["unclear"]);
+        assert_eq!(world.active_endpoint(), "primary");
+        // But for as long as it settles only.
+        eventually(SOON, "the switch", || told(tunnel_down("primary")) == ["switched"]);
+        assert!(down.elapsed() > Duration::from_secs(3), "{:?}", down.elapsed());
+        assert_eq!(world.active_endpoint(), "backup");
+    });
+}
+
+#[test]
 fn a_dead_uplink_spends_no_failover() {
     inside("a_dead_uplink_spends_no_failover", |world| {
         locked(world);

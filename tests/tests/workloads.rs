@@ -292,8 +292,12 @@ fn two_bridges(world: &mut World) -> (EgressConfig, EgressConfig) {
     world.add_container();
     world.create_second_tunnel();
     world.exec_ok(Ns::Egress, &["ip", "link", "add", "spare0", "type", "bridge"]);
-    let of_work = format!("{{interfaces: [{BRIDGE}]}}\n    workload_mark: 0x2000000");
-    let one = EgressConfig { endpoints: vec![Endpoint::A], ..config("{interfaces: [spare0]}") };
+    // By one mask, and with a bit in common: each by its value.
+    let marked =
+        |bridge, mark| format!("{{interfaces: [{bridge}]}}\n    workload_mark: {mark}/0xff000000");
+    let of_work = marked(BRIDGE, "0x3000000");
+    let of_media = marked("spare0", "0x1000000");
+    let one = EgressConfig { endpoints: vec![Endpoint::A], ..config(&of_media) };
     let two = EgressConfig { top_lines: world.second_path_lines(&of_work), ..one.clone() };
     (one, two)
 }

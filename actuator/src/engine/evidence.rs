@@ -75,7 +75,8 @@ impl Latest {
             return;
         };
         let settling = self.is_settling(path, &state);
-        let cycle = observe::check(path, store, settling, &self.handshakes(path));
+        let mut cycle = observe::check(path, store, settling, &self.handshakes(path));
+        cycle.verdict = self.patient(path, cycle.verdict);
         if matches!(cycle.verdict, Verdict::UplinkDown(_)) {
             self.pace(path, |pace| pace.uplink_is_down(Uptime::now(), path.health.settle));
         }
@@ -120,6 +121,24 @@ impl Latest {
         let now = (Uptime::now(), Instant::now());
         let settling = self.pace(path, |pace| pace.is_settling(now, settle));
         settling || state.changed.age() < settle
+    }
+
+    /// The verdict, where it is no first look after an alert that found the path up.
+    fn patient(&self, path: &PathConfig, verdict: Verdict) -> Verdict {
+        let settle = path.health.settle;
+        match verdict {
+            Verdict::TunnelDown(reason)
+                if self.pace(path, |pace| pace.is_first_down(Uptime::now(), settle)) =>
+            {
+                Verdict::Unknown(format!("settling: {reason}"))
+            }
+            other => other,
+        }
+    }
+
+    /// An alert found the path up.
+    pub(super) fn found_up(&self, path: &PathConfig) {
+        self.pace(path, Pace::found_up);
     }
 
     fn pace<T>(&self, path: &PathConfig, look: impl FnOnce(&mut Pace) -> T) -> T {
@@ -245,9 +264,13 @@ impl Seen for Fresh<'_> {
         let settling = self.latest.is_settling(self.path, self.state);
         let cycle =
             observe::check(self.path, self.store, settling, &self.latest.handshakes(self.path));
-        self.note(cycle.verdict.to_string());
-        match cycle.verdict {
-            Verdict::Up => Tunnel::Answering,
+        let verdict = self.latest.patient(self.path, cycle.verdict);
+        self.note(verdict.to_string());
+        match verdict {
+            Verdict::Up => {
+                self.latest.found_up(self.path);
+                Tunnel::Answering
+            }
             Verdict::TunnelDown(_) => Tunnel::NotAnswering,
             Verdict::UplinkDown(_) => Tunnel::UplinkDown,
             Verdict::Leak(_) | Verdict::Stopped | Verdict::Roamed | Verdict::Unknown(_) => {

@@ -1,5 +1,6 @@
-//! When a silent tunnel is no evidence yet: right after the machine slept, and right after an uplink
-//! came back. An alert from before that finds nothing to act on until the tunnel had time to return.
+//! When a silent tunnel is no evidence yet: right after the machine slept, right after an uplink came
+//! back, and right after it was up though an alert said otherwise. An alert from before that finds
+//! nothing to act on until the tunnel had time to return.
 //!
 //! Not by how far the daemon's own cycles are apart: many dead candidates of one path take a while,
 //! and must not hold up another.
@@ -17,11 +18,14 @@ pub struct Pace {
     /// stands still.
     looked: (Uptime, Instant),
     calm_until: Uptime,
+    /// An alert found the tunnel up. It may be told again for minutes, also of another outage, of which
+    /// nobody has seen a run of cycles yet.
+    contradicted: bool,
 }
 
 impl Pace {
     pub fn new(now: (Uptime, Instant)) -> Self {
-        Self { looked: now, calm_until: now.0 }
+        Self { looked: now, calm_until: now.0, contradicted: false }
     }
 
     /// Whether it is too early to call the tunnel down.
@@ -32,6 +36,18 @@ impl Pace {
         }
         self.looked = now;
         now.0 < self.calm_until
+    }
+
+    pub fn found_up(&mut self) {
+        self.contradicted = true;
+    }
+
+    /// Whether the first look that finds the tunnel down is this one, and so is too early.
+    pub fn is_first_down(&mut self, now: Uptime, settle: Duration) -> bool {
+        if self.contradicted {
+            self.calm_until = now + settle;
+        }
+        std::mem::take(&mut self.contradicted)
     }
 
     pub fn uplink_is_down(&mut self, now: Uptime, settle: Duration) {
@@ -63,6 +79,20 @@ mod tests {
         let soon = after(resumed, SETTLE / 2, SETTLE / 2);
         assert!(pace.is_settling(soon, SETTLE), "not for one look only");
         assert!(!pace.is_settling(after(resumed, SETTLE, SETTLE), SETTLE));
+    }
+
+    #[test]
+    fn s4_what_found_the_tunnel_up_waits_when_it_is_down_after_all() {
+        let start = (Uptime::now(), Instant::now());
+        let mut pace = Pace::new(start);
+        assert!(!pace.is_first_down(start.0, SETTLE), "nobody said otherwise");
+        pace.found_up();
+        let down = after(start, HOUR, HOUR);
+        assert!(!pace.is_settling(down, SETTLE), "nothing is down yet");
+        assert!(pace.is_first_down(down.0, SETTLE));
+        assert!(!pace.is_first_down(down.0, SETTLE), "once");
+        assert!(pace.is_settling(after(down, SETTLE / 2, SETTLE / 2), SETTLE));
+        assert!(!pace.is_settling(after(down, SETTLE, SETTLE), SETTLE));
     }
 
     #[test]

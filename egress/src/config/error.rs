@@ -183,7 +183,10 @@ pub enum Problem {
     KeepaliveOff,
     #[error("{got} is not known here; write {want}")]
     Choice { got: Shown, want: &'static str },
-    #[error("is not one bit; write a number with one bit set, such as 0x2000000")]
+    #[error(
+        "is neither one bit, such as 0x2000000, nor a value within its mask, such as \
+         \"0x2000000/0xff000000\"; write one of them"
+    )]
     WorkloadMark,
     #[error("{0} is no cgroup; write its path below /sys/fs/cgroup, such as `vpn.slice`")]
     Cgroup(Shown),
@@ -222,7 +225,8 @@ pub enum Problem {
     )]
     FwmarkTwice(u32, String),
     #[error(
-        "the bit is that of path `{0}` already; give each scoped path its own, such as 0x2000000"
+        "cannot be told from that of path `{0}`; give each scoped path a bit of its own, such as \
+         0x2000000, or another value of the same mask"
     )]
     WorkloadMarkTwice(String),
     #[error(

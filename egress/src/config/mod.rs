@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use crate::key::{PublicKey, SecretKey};
+use crate::mark::Mark;
 use crate::names::{EndpointName, PathName};
 
 pub use error::{ConfigError, Place, Problem, TunnelAddresses};
@@ -69,8 +70,8 @@ pub struct PathConfig {
     /// The mark of the tunnel's own packets; never 0.
     pub fwmark: u32,
     pub workload: Workload,
-    /// The bit of a packet's mark that says: of this path's workload. Of no meaning for `host`.
-    pub workload_mark: u32,
+    /// What of a packet's mark says: of this path's workload. Of no meaning for `host`.
+    pub workload_mark: Mark,
     /// Resolvers on this host that a scoped workload may ask: they must be locked in themselves.
     pub resolvers: Vec<IpAddr>,
     /// Who may open connections to this host, also during a hard stop.

@@ -18,6 +18,7 @@ use super::{
     ids, keyfile, provider, value, watchdog, workload,
 };
 use crate::key::PublicKey;
+use crate::mark::Mark;
 use crate::names::PathName;
 
 pub(super) const PATH: &[&str] = &[
@@ -58,7 +59,7 @@ const BESIDE_WG_QUICK: [&str; 3] = ["name", "wg_quick", "probe_interval"];
 const DEFAULT_FWMARK: u32 = 0xca6c;
 
 /// Above what wg-quick (0xca6c), Kubernetes (0xc000), Cilium (0x0f00) and Tailscale (0xff0000) use.
-const DEFAULT_WORKLOAD_MARK: u32 = 0x0100_0000;
+const DEFAULT_WORKLOAD_MARK: Mark = Mark::bits(0x0100_0000);
 
 /// Seconds. Short enough for the mappings of ordinary NAT routers, as wg(8) advises.
 const DEFAULT_KEEPALIVE: u16 = 25;
@@ -185,10 +186,19 @@ fn fwmark(at: &Cursor<'_>) -> Result<u32, ConfigError> {
     }
 }
 
-/// One bit, so that it can be set beside what others keep in a mark.
-fn workload_mark(at: &Cursor<'_>) -> Result<u32, ConfigError> {
-    let mark = fwmark(at)?;
-    if mark.is_power_of_two() { Ok(mark) } else { Err(at.error(Problem::WorkloadMark)) }
+/// One bit, or a value and its mask, so that it can be set beside what others keep in a mark.
+fn workload_mark(at: &Cursor<'_>) -> Result<Mark, ConfigError> {
+    match at.node() {
+        Node::Text(text) if text.contains('/') => at.value(value::masked),
+        _ => {
+            let bit = fwmark(at)?;
+            if bit.is_power_of_two() {
+                Ok(Mark::bits(bit))
+            } else {
+                Err(at.error(Problem::WorkloadMark))
+            }
+        }
+    }
 }
 
 fn dns(at: &Cursor<'_>) -> Result<DnsPolicy, ConfigError> {

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::error::Problem;
 use super::health::DnsName;
 use super::shown::Shown;
+use crate::mark::Mark;
 use crate::names::InvalidName;
 
 /// The kernel's limit (IFNAMSIZ, less the closing zero).
@@ -167,6 +168,13 @@ pub(super) fn fwmark_text(text: &str) -> Result<u32, Problem> {
         None => text.parse(),
     };
     number.map_err(|_| Problem::Fwmark).and_then(fwmark)
+}
+
+/// A value and its mask.
+pub(super) fn masked(text: &str) -> Result<Mark, Problem> {
+    let parts = text.split_once('/').map(|(value, mask)| (fwmark_text(value), fwmark_text(mask)));
+    let Some((Ok(value), Ok(mask))) = parts else { return Err(Problem::WorkloadMark) };
+    Mark::masked(value, mask).ok_or(Problem::WorkloadMark)
 }
 
 fn hostname(text: &str) -> Problem {

@@ -110,14 +110,14 @@ pub(super) fn disjoint(at: &[Cursor<'_>], paths: &[PathConfig]) -> Result<(), Co
                     return wrong("fwmark", Problem::FwmarkTwice(path.fwmark, name));
                 }
                 let both_scoped = ![&other.workload, &path.workload].contains(&&Workload::Host);
-                if both_scoped && other.workload_mark == path.workload_mark {
+                if both_scoped && !other.workload_mark.is_told_from(path.workload_mark) {
                     return wrong("workload_mark", Problem::WorkloadMarkTwice(name));
                 }
                 if let Some(claimed) = overlap(&path.workload, &other.workload) {
                     return wrong("workload", Problem::ClaimedTwice(claimed, name));
                 }
             }
-            if path.workload != Workload::Host && path.workload_mark & other.fwmark != 0 {
+            if path.workload != Workload::Host && path.workload_mark.mask() & other.fwmark != 0 {
                 return wrong("workload_mark", Problem::MarksShareBits(other.fwmark));
             }
             if let Some(problem) = strays(path, other) {

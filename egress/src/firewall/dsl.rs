@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use crate::mark::Mark;
+
 pub type Words = String;
 
 /// One rule: what it matches and does, and why it is there.
@@ -80,14 +82,18 @@ pub fn marked(fwmark: u32) -> Words {
     is("meta mark", hex(fwmark))
 }
 
-/// All bits of `bits` are set in the packet's mark, whatever others are.
-pub fn has_bits(key: &str, bits: u32) -> Words {
-    format!("{key} & {bits:#x} == {bits:#x}")
+/// The mark of the packet or the connection is this one, whatever its other bits are.
+pub fn carries(key: &str, mark: Mark) -> Words {
+    format!("{key} & {:#x} == {:#x}", mark.mask(), mark.value())
 }
 
-/// Sets these bits and leaves the others.
-pub fn set_bits(key: &str, bits: u32) -> Words {
-    format!("{key} set {key} | {bits:#x}")
+/// Sets it, and leaves the other bits.
+pub fn give(key: &str, mark: Mark) -> Words {
+    let (value, rest) = (mark.value(), !mark.mask());
+    if value == mark.mask() {
+        return format!("{key} set {key} | {value:#x}");
+    }
+    format!("{key} set {key} & {rest:#x} | {value:#x}")
 }
 
 pub fn port(field: &str, port: u16) -> Words {

@@ -6,8 +6,8 @@
 use nftables::types::NfFamily;
 
 use super::dsl::{
-    Rule, Words, accept, any_of, count, goto, has_bits, in_by, is, is_not, marked, names, out_by,
-    prohibit, quoted, rule, set_bits,
+    Rule, Words, accept, any_of, carries, count, give, goto, in_by, is, is_not, marked, names,
+    out_by, prohibit, quoted, rule,
 };
 use super::permits::{add_endpoints, add_sets, of};
 use super::rules::Rules;
@@ -27,6 +27,10 @@ pub fn table(paths: &[Rules], uplinks: &[String]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::INet, TABLE);
     add_endpoints(&mut spec, paths);
     spec.set("uplinks", "ifname", false, uplinks.iter().map(quoted).collect());
+    if paths.len() > 1 {
+        let tunnels = paths.iter().map(|path| quoted(&path.interface)).collect();
+        spec.set(ways::TUNNELS, "ifname", false, tunnels);
+    }
     for path in paths {
         spec.counter(&of(path, "blocked"));
         add_sets(&mut spec, path);
@@ -88,14 +92,14 @@ pub fn whose(paths: &[Rules], way: impl Fn(&Rules) -> Words, others: &Words) -> 
     let mut rules = Vec::new();
     let mut orphans = Vec::new();
     for path in paths {
-        let bits = path.workload_mark;
+        let mark = path.workload_mark;
         let owners = owner(path);
         if !owners.is_empty() {
-            let words = [has_bits("ct mark", bits), way(path)];
+            let words = [carries("ct mark", mark), way(path)];
             orphans.push(rule(words, "what the kernel still sends for a socket that was closed"));
         }
         for owner in owners {
-            let words = [owner, set_bits("ct mark", bits), way(path)];
+            let words = [owner, give("ct mark", mark), way(path)];
             rules.push(rule(words, "the path's workload; its connections are remembered"));
         }
     }
@@ -150,13 +154,13 @@ fn mark_workloads(paths: &[&Rules]) -> Vec<Rule> {
     let mut rules = Vec::new();
     for path in paths {
         for owner in owner(path) {
-            let words = [marked(0), owner, set_bits("meta mark", path.workload_mark)];
+            let words = [marked(0), owner, give("meta mark", path.workload_mark)];
             rules
                 .push(rule(words, "marked before routing, which can go by it, and the watch does"));
         }
         if is_cgroups(path) {
-            let bits = path.workload_mark;
-            let words = [marked(0), has_bits("ct mark", bits), set_bits("meta mark", bits)];
+            let mark = path.workload_mark;
+            let words = [marked(0), carries("ct mark", mark), give("meta mark", mark)];
             rules.push(rule(words, "the same for what is still sent for a socket that was closed"));
         }
     }
@@ -167,8 +171,8 @@ fn mark_workloads(paths: &[&Rules]) -> Vec<Rule> {
 fn behind_routing(paths: &[Rules]) -> Vec<Rule> {
     let held = |path: &Rules| {
         // By both: either may have been overwritten by another program since.
-        ["meta mark", "ct mark"].map(|mark| {
-            let words = [has_bits(mark, path.workload_mark), goto(&of(path, "routed"))];
+        ["meta mark", "ct mark"].map(|key| {
+            let words = [carries(key, path.workload_mark), goto(&of(path, "routed"))];
             rule(words, "a cgroup's, behind routing by its mark")
         })
     };

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::listing::hex;
 use crate::config::{DnsPolicy, Endpoint, PathConfig, Question, Workload};
+use crate::mark::Mark;
 use crate::names::PathName;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +29,9 @@ pub struct Rules {
     // What follows came later: an older state file is one of a whole host.
     #[serde(default)]
     pub workload: Workload,
-    /// 0 for a whole host.
+    /// None of it for a whole host.
     #[serde(default)]
-    pub workload_mark: u32,
+    pub workload_mark: Mark,
     #[serde(default)]
     pub resolvers: Vec<IpAddr>,
     /// What the health check asks through the tunnel.
@@ -90,7 +91,7 @@ impl Rules {
             endpoints: path.endpoints.iter().map(|endpoint| endpoint.address).collect(),
             identities: identities(&path.endpoints),
             workload: path.workload.clone(),
-            workload_mark: if scoped { path.workload_mark } else { 0 },
+            workload_mark: if scoped { path.workload_mark } else { Mark::default() },
             resolvers: path.resolvers.clone(),
             // A host-wide path asks by its own tunnel, which it may use anyway.
             probe: probe.filter(|_| scoped).map(|probe| Probe::of(&probe.question)),
@@ -114,7 +115,7 @@ impl Rules {
             endpoints: Vec::new(),
             identities: String::new(),
             workload: Workload::Host,
-            workload_mark: 0,
+            workload_mark: Mark::default(),
             resolvers: Vec::new(),
             probe: None,
         }

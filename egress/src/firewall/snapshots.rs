@@ -8,6 +8,7 @@ use std::{env, fs};
 use super::table::{LONGEST_COMMENT, TableSpec};
 use super::{Probe, Protocol, Rules, StopKind, killswitch, stop, watch};
 use crate::config::{DnsPolicy, Workload};
+use crate::mark::Mark;
 
 /// Path `media`, the whole host, with something in each of its lists.
 fn host() -> Rules {
@@ -27,7 +28,7 @@ fn scoped(workload: &Workload) -> Rules {
     Rules {
         interface: "wg1".into(),
         fwmark: 0xca6d,
-        workload_mark: 0x0100_0000,
+        workload_mark: Mark::bits(0x0100_0000),
         resolvers: vec!["127.0.0.1".parse().expect("an address")],
         probe: Some(Probe::Echo("10.64.0.1".parse().expect("an address"))),
         endpoints: vec!["203.0.113.10:51820".parse().expect("an endpoint")],
@@ -52,6 +53,21 @@ fn kinds() -> Vec<(&'static str, Vec<Rules>)> {
         ("cgroups", vec![scoped(&Workload::Cgroups(vec!["vpn.slice/work".into()]))]),
         ("users", vec![scoped(&Workload::Users(vec![1000, 1001]))]),
         ("host-and-interfaces", vec![host(), interfaces()]),
+        ("by-one-mask", by_one_mask()),
+    ]
+}
+
+/// Two workloads that are told apart by the values of one mask.
+fn by_one_mask() -> Vec<Rules> {
+    let with = |name: &str, value, workload: Workload| Rules {
+        name: name.parse().expect("a name"),
+        workload_mark: Mark::masked(value, 0xff00_0000).expect("a mark"),
+        ..scoped(&workload)
+    };
+    let cgroup = Workload::Cgroups(vec!["vpn.slice/play".into()]);
+    vec![
+        with("work", 0x0100_0000, Workload::Interfaces(vec!["br-work".into()])),
+        Rules { interface: "wg2".into(), fwmark: 0xca6e, ..with("play", 0x0300_0000, cgroup) },
     ]
 }
 
@@ -138,5 +154,5 @@ fn a_state_file_of_the_first_version_is_one_of_the_whole_host() {
         "allow_interfaces":[],"allow":[],"management":[],"ntp":[],
         "endpoints":["198.51.100.10:51820"],"identities":"00"}"#;
     let rules: Rules = serde_json::from_str(old).expect("an old state's rules");
-    assert_eq!((rules.workload, rules.workload_mark), (Workload::Host, 0));
+    assert_eq!((rules.workload, rules.workload_mark), (Workload::Host, Mark::default()));
 }

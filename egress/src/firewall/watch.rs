@@ -9,7 +9,7 @@
 
 use nftables::types::NfFamily;
 
-use super::dsl::{Rule, accept, any_of, count, drop, goto, has_bits, is, rule, set_bits};
+use super::dsl::{Rule, accept, any_of, carries, count, drop, give, goto, is, rule};
 use super::permits::{
     add_endpoints, add_sets, dhcp_and_ndp, dns, endpoint_fragments, endpoints, ntp, of, to_set,
 };
@@ -44,7 +44,7 @@ pub fn table(paths: &[Rules], devices: &[String]) -> TableSpec {
     for device in devices {
         if let Some(path) = paths.iter().find(|path| path.enters_by(device)) {
             let at = Hook::filter("ingress", 0, Policy::Accept);
-            let mark = rule([set_bits("meta mark", path.workload_mark)], "of this workload");
+            let mark = rule([give("meta mark", path.workload_mark)], "of this workload");
             spec.base_chain(&chain_of("workload", device), at, Some(device), vec![mark]);
         } else {
             let at = Hook::filter("egress", 0, policy);
@@ -62,7 +62,7 @@ fn whose(paths: &[Rules], host: Option<&Rules>) -> Vec<Rule> {
     let scoped = paths.iter().filter(|path| path.workload != Workload::Host);
     let mut rules: Vec<Rule> = scoped
         .map(|path| {
-            let words = [has_bits("meta mark", path.workload_mark), goto(&of(path, "path"))];
+            let words = [carries("meta mark", path.workload_mark), goto(&of(path, "path"))];
             rule(words, "of this path's workload, by its bit in the mark")
         })
         .collect();

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::dsl::{
-    Rule, Words, accept, count, drop, has_bits, is, is_not, names, not_opening, out_by, port,
+    Rule, Words, accept, carries, count, drop, is, is_not, names, not_opening, out_by, port,
     prohibit, quoted, reset_tcp, rule, within,
 };
 use super::permits::{
@@ -28,6 +28,9 @@ const ROUTED_AGAIN: &str =
     "routed again by its mark, and this hook still shows the way before: held behind routing";
 const HELD: &str = "all else is blocked; nothing can be refused behind routing";
 const NOT_BACK: &str = "out of the tunnel, and no answer to this workload: there is no way through";
+
+/// The set of all tunnels.
+pub const TUNNELS: &str = "tunnels";
 
 /// Adds the chains that the path's workload is sent to.
 pub fn add(spec: &mut TableSpec, path: &Rules, paths: &[Rules]) {
@@ -89,7 +92,7 @@ fn scoped_sends(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
     let mut rules = vec![rule([out_by(&path.interface), accept()], TUNNEL)];
     rules.extend(own_endpoints(path));
     if matches!(path.workload, Workload::Cgroups(_)) {
-        let marked = has_bits("meta mark", path.workload_mark);
+        let marked = carries("meta mark", path.workload_mark);
         rules.push(rule([is_not("oifname", quoted("lo")), marked, accept()], ROUTED_AGAIN));
     }
     rules.extend(not_by_others(path, others));
@@ -189,10 +192,10 @@ fn to_resolvers(path: &Rules) -> Vec<Rule> {
     to.iter().flat_map(dns).collect()
 }
 
+/// In a chain that has let its own tunnel's pass already.
 fn not_by_others(path: &Rules, others: &[&Rules]) -> Option<Rule> {
-    let tunnels: Vec<&String> = others.iter().map(|other| &other.interface).collect();
-    let words = [is("oifname", names(tunnels.clone())), count(&of(path, "blocked")), prohibit()];
-    (!tunnels.is_empty()).then(|| rule(words, OTHERS_TUNNEL))
+    let words = [within("oifname", TUNNELS), count(&of(path, "blocked")), prohibit()];
+    (!others.is_empty()).then(|| rule(words, OTHERS_TUNNEL))
 }
 
 fn to_bridges(path: &Rules) -> Option<Rule> {

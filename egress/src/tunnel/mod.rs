@@ -16,6 +16,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{PathConfig, Workload};
+use crate::mark::Mark;
 
 pub use link::{Link, has_ipv6, maker, mtu};
 pub use make::{Implementation, implementation, make, make_device, take_down};
@@ -69,8 +70,8 @@ pub enum TunnelError {
 pub enum Selector {
     /// All but those with the tunnel's own mark.
     Host,
-    /// Those with this bit in their mark.
-    Marked(u32),
+    /// Those with this in their mark.
+    Marked(Mark),
     /// Those of these users.
     Users(Vec<u32>),
 }

@@ -47,9 +47,9 @@ pub fn wanted_rules(tunnel: &Tunnel, family: Family) -> Vec<Entry> {
         Selector::Host => {
             rules.push(rule(format!("priority {HOST} not fwmark {mark:#x} lookup {table}")));
         }
-        Selector::Marked(bit) => {
+        Selector::Marked(workload) => {
             rules.push(rule(format!("priority {OWN_PACKETS} fwmark {mark:#x} lookup main")));
-            rules.push(rule(format!("priority {SCOPED} fwmark {bit:#x}/{bit:#x} lookup {table}")));
+            rules.push(rule(format!("priority {SCOPED} fwmark {workload} lookup {table}")));
         }
         Selector::Users(users) => {
             rules.push(rule(format!("priority {OWN_PACKETS} fwmark {mark:#x} lookup main")));
@@ -185,6 +185,7 @@ pub fn run(arguments: &[&str], input: &str) -> Result<Vec<u8>, TunnelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mark::Mark;
 
     fn tunnel(selector: Selector) -> Tunnel {
         Tunnel {
@@ -210,7 +211,11 @@ mod tests {
     fn what_ip_shows_is_what_was_added() {
         let there: Vec<Value> = serde_json::from_str(THERE).expect("JSON");
         let there: Vec<String> = there.iter().filter_map(rule_words).collect();
-        let all = [Selector::Host, Selector::Marked(0x0100_0000), Selector::Users(vec![1000])];
+        let all = [
+            Selector::Host,
+            Selector::Marked(Mark::bits(0x0100_0000)),
+            Selector::Users(vec![1000]),
+        ];
         for selector in all {
             for rule in wanted_rules(&tunnel(selector), Family::V6) {
                 assert!(there.contains(&rule.what), "{} is not in {there:?}", rule.what);
@@ -231,7 +236,7 @@ mod tests {
             wanted_rules(tunnel, Family::V4).into_iter().map(|rule| rule.what).collect()
         };
         let host = tunnel(Selector::Host);
-        let scoped = Tunnel { fwmark: 0xca6e, ..tunnel(Selector::Marked(0x0100_0000)) };
+        let scoped = Tunnel { fwmark: 0xca6e, ..tunnel(Selector::Marked(Mark::bits(0x0100_0000))) };
         let foreign = "priority 90 lookup 77".to_owned();
         let mut there = [words(&host), words(&scoped)].concat();
         there.push(foreign);
@@ -248,7 +253,7 @@ mod tests {
             let words: Vec<&str> = rule.what.split(' ').collect();
             words[1].parse().expect("a priority")
         };
-        let scoped = wanted_rules(&tunnel(Selector::Marked(0x0100_0000)), Family::V4);
+        let scoped = wanted_rules(&tunnel(Selector::Marked(Mark::bits(0x0100_0000))), Family::V4);
         let scoped: Vec<u32> = scoped.iter().map(priority).collect();
         let host: Vec<u32> =
             wanted_rules(&tunnel(Selector::Host), Family::V4).iter().map(priority).collect();

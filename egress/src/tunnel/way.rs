@@ -29,7 +29,7 @@ pub fn wrong_way(tunnel: &Tunnel, link: &Link, servers: &[SocketAddr]) -> Option
     }
     let mark = match tunnel.selector {
         Selector::Host => None,
-        Selector::Marked(bit) => Some(bit),
+        Selector::Marked(mark) => Some(mark.value()),
         Selector::Users(_) => return None,
     };
     // Any port: nothing is sent to it.

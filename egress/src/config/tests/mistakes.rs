@@ -89,7 +89,11 @@ const WORKLOADS: &[Case] = &[
     ("workload: host", "workload: {cgroups: [a, a/b]}", "egress.yml:6: paths[0].workload: `a/b` is listed twice"),
     ("workload: host", "workload_mark: 0x2000000", "egress.yml:6: paths[0].workload_mark: has no meaning for `workload: host`"),
     ("workload: host", "resolvers: [127.0.0.1]", "egress.yml:6: paths[0].resolvers: has no meaning for `workload: host`"),
-    ("workload: host", "workload: {users: [1000]}\n    workload_mark: 0x3000000", "egress.yml:7: paths[0].workload_mark: is not one bit"),
+    ("workload: host", "workload: {users: [1000]}\n    workload_mark: 0x3000000", "egress.yml:7: paths[0].workload_mark: is neither one bit, such as 0x2000000, nor a value within its mask"),
+    ("workload: host", "workload: {users: [1000]}\n    workload_mark: 0x100/0xff", "egress.yml:7: paths[0].workload_mark: is neither one bit"),
+    ("workload: host", "workload: {users: [1000]}\n    workload_mark: 0/0xff0000", "is neither one bit"),
+    ("workload: host", "workload: {users: [1000]}\n    workload_mark: 1/2/3", "is neither one bit"),
+    ("workload: host", "workload: {users: [1000]}\n    workload_mark: 0x10000/0xff000f", "egress.yml:7: paths[0].workload_mark: has a bit in common with the fwmark 0xca6c"),
     ("workload: host", "workload: {users: [1000]}\n    workload_mark: 0x4", "egress.yml:7: paths[0].workload_mark: has a bit in common with the fwmark 0xca6c"),
 ];
 
@@ -327,7 +331,7 @@ fn what_two_paths_claim_is_told() {
         (
             ("workload: host", "workload: {users: [1000]}"),
             ("wg1", "wg1"),
-            "egress.yml:25: paths[1]: the bit is that of path `media` already",
+            "egress.yml:25: paths[1]: cannot be told from that of path `media`",
         ),
         (
             users,
