@@ -27,6 +27,13 @@ pub fn validate(config: &Config, store: &Store) -> Reply {
         lines.push(format!("{}: {}", path.name, cycle.verdict));
         worst = worst.max(code(&cycle.verdict));
         worst = worst.max(in_the_way(path, &mut lines));
+        if observe::large_pass(path, cycle.probe_took) == Some(false) {
+            lines.push(format!(
+                "{}: packets as large as the tunnel's MTU get no answer, and small ones do: set a \
+                 smaller `mtu`, and converge",
+                path.name
+            ));
+        }
         lines.extend(advice::of(path).iter().map(|advice| format!("{}: {advice}", path.name)));
     }
     Reply::new(lines, worst)

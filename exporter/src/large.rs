@@ -1,11 +1,9 @@
-//! Whether large packets pass the tunnel as small ones do. Where they do not, the tunnel looks well to
-//! every small probe, and users see connections that open and then stand still.
+//! When it is asked whether large packets pass the tunnel too.
 
 use std::time::Duration;
 
-use egress::config::{PathConfig, Question};
-use egress::error::chain;
-use egress::probe::{Reply, fill_through};
+use egress::config::PathConfig;
+use egress::observe::large_pass;
 
 /// Cycles from one answer to the next question: it is a large packet each way, and the answer seldom
 /// another one. What was not answered is asked for again at the next cycle.
@@ -20,25 +18,14 @@ pub struct Large {
 }
 
 impl Large {
-    /// Whether they pass, after a cycle whose probe was answered in this time; `None`: that cannot be
-    /// known. Waits no longer than that probe would have had left.
+    /// Whether they pass, after a cycle whose probe was answered in this time; `None`: that is not known.
     pub fn after(&mut self, path: &PathConfig, answered: Option<Duration>) -> Option<bool> {
-        let asked = path.health.probe.as_ref().zip(answered);
-        let Some((target, left)) = asked.and_then(|(probe, took)| match probe.question {
-            Question::Icmp(target) => Some((target, probe.timeout.saturating_sub(took))),
-            Question::Tcp(_) | Question::Dns { .. } => None,
-        }) else {
+        if answered.is_none() {
             // Where small ones are lost, large ones tell nothing.
             *self = Self::default();
             return None;
-        };
-        self.next(|| fill_through(&path.interface, target, left).map_or_else(
-            |error| {
-                tracing::debug!(path = %path.name, error = chain(error), "no large packet was sent");
-                None
-            },
-            |reply| Some(matches!(reply, Reply::Answered { .. })),
-        ))
+        }
+        self.next(|| large_pass(path, answered))
     }
 
     fn next(&mut self, ask: impl FnOnce() -> Option<bool>) -> Option<bool> {

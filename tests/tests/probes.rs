@@ -319,8 +319,12 @@ fn large_packets_that_vanish_are_told_and_a_path_that_says_how_large_they_may_be
 
             world.drop_large(Endpoint::A);
             assert_eq!(passing(world), (Some(0.0), Some(1.0)), "on the way to the endpoint");
+            let said = world.actuator(&["validate"]);
+            assert!(said.exit == 0 && said.out.contains("set a smaller `mtu`"), "{said:?}");
             world.heal(Endpoint::A);
             assert_eq!(passing(world), (Some(1.0), Some(1.0)));
+            let said = world.actuator_ok(&["validate"]);
+            assert!(!said.contains("mtu"), "{said}");
 
             world.blackhole(Endpoint::A, Direction::Both);
             assert_eq!(

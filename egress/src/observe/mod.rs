@@ -2,6 +2,7 @@
 
 mod beside;
 mod cycle;
+mod large;
 mod leak;
 mod sight;
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use beside::{echo_endpoint, shake_hands};
 pub use cycle::{Cycle, check, check_among};
+pub use large::large_pass;
 pub use leak::{carry, forgive, leak};
 pub use sight::handshake_age;
 
