@@ -180,9 +180,9 @@ const TAIL: &str = "
 ## Why so
 
 * **Saturated: up.** A probe that is lost is no evidence while more arrives than an idle peer sends. A
-  failover would break every connection, and the load would fill the next line. How many false failovers
-  there are in an hour: `figures --only saturation`. The limit: traffic that goes out only, for which
-  nothing at all comes back, on a line that drops half of it, looks like a dead peer now and then.
+  failover would break every connection, and the load would fill the next line. In an hour each of
+  upload, download, both, and upload for which nothing comes back, on a line that dropped 38 to 62 % of the
+  packets: no false failover, no run of more than one cycle (`figures --only saturation --minutes 60`).
 * **Server stopped, wrong key, blackhole in one direction: down.** From here they look alike: sent grows,
   nothing comes. The echo of the host tells a dead host from a server that is stopped or has another key
   (`vpn_egress_endpoint_reachable`, methods `icmp` and `handshake`), for the person who mends it.
