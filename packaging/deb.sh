@@ -19,7 +19,8 @@ export SOURCE_DATE_EPOCH
 
 cargo build --locked --profile "$profile" -p exporter -p actuator
 rm -rf "$root" "$target/deb/manual"
-VPN_EGRESS_MANUAL=$target/deb/manual cargo test -q --locked -p exporter -p actuator manual
+"$programs/exporter" --manual "$target/deb/manual"
+"$programs/actuator" manual "$target/deb/manual"
 
 # put MODE FILE... DIRECTORY
 put() {

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use egress::error::chain;
 use egress::pins;
 use egress::state::Store;
@@ -146,6 +146,9 @@ enum Act {
     /// Print what Alertmanager needs to know, for several hosts.
     #[command(subcommand)]
     Render(render::Render),
+    /// Write the manual pages and completions into a directory, for packages.
+    #[command(hide = true)]
+    Manual { directory: PathBuf },
     /// The points at which a test may end this program.
     #[cfg(debug_assertions)]
     #[command(hide = true)]
@@ -243,6 +246,10 @@ fn main() -> ExitCode {
         }
         Act::Ids(command) => ids::run(command, &flags.config_file(), &Store::new(&flags.state)),
         Act::Render(command) => render::run(command),
+        Act::Manual { directory } => match manual::write(Flags::command(), directory) {
+            Ok(_) => Reply::done(Vec::new()),
+            Err(error) => Reply::refused(vec![format!("{}: {error}", directory.display())]),
+        },
         #[cfg(debug_assertions)]
         Act::FaultPoints => Reply::done(
             egress::fault::Point::ALL.iter().map(|point| point.name().to_owned()).collect(),
@@ -389,12 +396,11 @@ mod tests {
 
     use super::Flags;
 
-    /// The package's build asks for the files: `packaging/deb.sh`.
     #[test]
     fn every_command_has_its_manual_page_and_completions() {
-        let scratch = tempfile::tempdir().expect("a directory");
-        let directory = manual::wanted_directory().unwrap_or_else(|| scratch.path().to_owned());
-        let pages = manual::write(Flags::command(), &directory).expect("written");
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path();
+        let pages = manual::write(Flags::command(), directory).expect("written");
         let mut named = vec!["actuator".to_owned()];
         for act in Flags::command().get_subcommands().filter(|act| !act.is_hide_set()) {
             named.push(format!("actuator-{}", act.get_name()));

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use egress::error::chain;
 use egress::firewall::Reader;
 use egress::state::Store;
@@ -54,6 +54,10 @@ struct Flags {
     #[arg(long = "once.file", value_name = "FILE.prom", requires = "once")]
     once_file: Option<PathBuf>,
 
+    /// Write the manual page and completions into a directory, for packages, and end.
+    #[arg(long, value_name = "DIR", hide = true)]
+    manual: Option<PathBuf>,
+
     #[command(flatten)]
     web: WebFlags,
 
@@ -80,6 +84,15 @@ fn main() -> ExitCode {
             return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
+    if let Some(directory) = &flags.manual {
+        return match manual::write(Flags::command(), directory) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("exporter: --manual {}: {error}", directory.display());
+                REFUSED.into()
+            }
+        };
+    }
     flags.log.init();
     let store = Store::new(&flags.state);
     let current = match Current::load(flags.config.clone(), &store) {
@@ -175,17 +188,18 @@ mod tests {
 
     use super::Flags;
 
-    /// The package's build asks for the files: `packaging/deb.sh`.
     #[test]
     fn every_flag_is_in_the_manual_page_and_the_completions() {
-        let scratch = tempfile::tempdir().expect("a directory");
-        let directory = manual::wanted_directory().unwrap_or_else(|| scratch.path().to_owned());
-        manual::write(Flags::command(), &directory).expect("written");
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path();
+        manual::write(Flags::command(), directory).expect("written");
         let read = |file: &str| std::fs::read_to_string(directory.join(file)).expect(file);
         // In a page a hyphen is written with a backslash.
         let page = read("man8/exporter.8").replace('\\', "");
         let bash = read("completions/exporter.bash");
-        for flag in Flags::command().get_arguments().filter_map(|flag| flag.get_long()) {
+        let command = Flags::command();
+        let shown = command.get_arguments().filter(|flag| !flag.is_hide_set());
+        for flag in shown.filter_map(|flag| flag.get_long()) {
             let flag = format!("--{flag}");
             assert!(page.contains(&flag) && bash.contains(&flag), "{flag}");
         }

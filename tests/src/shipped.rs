@@ -1,7 +1,7 @@
 //! The whole loop with the configuration that the project ships: only paths of files differ.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use serde_json::Value;
 
@@ -17,11 +17,20 @@ pub struct Loop {
     pub alertmanagers: Alertmanagers,
 }
 
+/// The project's files: those that the lab was built from, or, where it runs elsewhere, those that
+/// `LAB_TREE` names.
+fn tree() -> PathBuf {
+    let built_from = || Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    env::var_os("LAB_TREE").map_or_else(built_from, PathBuf::from)
+}
+
 /// A file of `alerting-rules/`.
+#[track_caller]
 pub(crate) fn shipped(name: &str) -> (PathBuf, String) {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../alerting-rules").join(name);
-    let text =
-        fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let file = tree().join("alerting-rules").join(name);
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| {
+        panic!("{}: {error}; LAB_TREE says where the project's files are", file.display())
+    });
     (file, text)
 }
 

@@ -189,6 +189,17 @@ fn the_host(page: &mut Page) {
     let path = format!("PATH={}", bin.display());
     page.row_behind(&["env", &path], "nftables is not installed.", "actuator converge", "");
     page.world.delete_tunnel();
+    // What the others are looked for in, too; and no WireGuard, whatever this machine has.
+    let lend = |page: &mut Page, name: &str, unless: &str| {
+        let all = env::var("PATH").expect("a PATH");
+        let script = format!("#!/bin/sh\n{unless}\nPATH={all} exec {name} \"$@\"\n");
+        page.world.write_file(&format!("bin/{name}"), &script, 0o755);
+    };
+    lend(page, "nft", "");
+    let unknown = "echo 'Error: Unknown device type.' >&2; exit 2";
+    lend(page, "ip", &format!("case \" $* \" in *' type wireguard '*) {unknown};; esac"));
+    let what = "The kernel has no WireGuard, and there is no other.";
+    page.row_behind(&["env", &path], what, "actuator converge", "");
     let off = EgressConfig { path_lines: vec!["bring_up: off".into()], ..EgressConfig::quick() };
     page.world.write_config(&off);
     let what =

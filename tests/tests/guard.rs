@@ -287,3 +287,30 @@ fn an_nft_that_hangs_is_killed_and_holds_nobody_up() {
         assert!(!world.exec_ok(Ns::Egress, &["ps", "-eo", "args"]).contains("sleep 600"));
     });
 }
+
+#[test]
+fn a_guard_that_cannot_start_is_told_once_and_tried_until_it_can() {
+    inside("a_guard_that_cannot_start_is_told_once_and_tried_until_it_can", |world| {
+        locked(world);
+        let attempts = world.scratch().join("attempts");
+        // The guard's nft is started by it.
+        let script = format!("#!/bin/sh\necho >> {}\nexit 1\n", attempts.display());
+        let setpriv = world.write_file("setpriv", &script, 0o755);
+        let path = std::env::var("PATH").expect("a PATH");
+        let path = format!("PATH={}:{path}", world.scratch().display());
+        let mut line = vec!["env".to_owned(), path];
+        line.extend(world.program_line("actuator", &["serve"]));
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        let actuator = world.spawn(Ns::Egress, "actuator", &line);
+        let tried = || std::fs::read_to_string(&attempts).unwrap_or_default().lines().count();
+        eventually(SOON, "it is tried again and again", || tried() >= 5);
+        let told = |what: &str| actuator.log().matches(what).count();
+        assert_eq!(told("no guard"), 1, "{}", actuator.log());
+        assert!(!guarded(world));
+
+        std::fs::remove_file(&setpriv).expect("removed");
+        await_guard(world);
+        eventually(SOON, "that it is back is told", || told("the guard is back") == 1);
+        assert_eq!(told("no guard"), 1, "{}", actuator.log());
+    });
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use egress::config::PathConfig;
 use egress::error::chain;
 use egress::fault::{self, Point};
-use egress::firewall::{self, Count, Rules, StopKind, Walls, cgroup};
+use egress::firewall::{self, Count, NftError, Rules, StopKind, Walls, cgroup};
 use egress::names::PathName;
 use egress::neighbours;
 use egress::observe;
@@ -171,19 +171,33 @@ impl Engine {
     /// no order opens a gap. Without them the walls hold all the same.
     pub(super) fn guard(&self, rules: &[Rules], uplinks: &[Device]) {
         if let Some(guard) = &mut *self.guard.borrow_mut() {
-            match firewall::hold(guard, rules, uplinks) {
-                Ok(()) => tracing::debug!("the guard holds copies of the walls"),
-                Err(error) => tracing::warn!(error = chain(error), "no guard: the walls are alone"),
-            }
+            self.tell_of_guard("walls", firewall::hold(guard, rules, uplinks));
         }
     }
 
     /// The same of the hard stop, whose copy comes and goes with it.
     pub(super) fn guard_stop(&self, cut: &[(Rules, StopKind)], living: &[Rules]) {
-        if let Some(guard) = &mut *self.guard.borrow_mut()
-            && let Err(error) = firewall::hold_stop(guard, cut, living)
-        {
-            tracing::warn!(error = chain(error), "no guard: the hard stop is alone");
+        if let Some(guard) = &mut *self.guard.borrow_mut() {
+            self.tell_of_guard("hard stop", firewall::hold_stop(guard, cut, living));
+        }
+    }
+
+    /// It is tried again at each look, and told when it becomes another.
+    fn tell_of_guard(&self, copy_of: &'static str, held: Result<(), NftError>) {
+        let trouble = held.err().map(chain);
+        let mut told = self.guard_trouble.borrow_mut();
+        if told.get(copy_of) == trouble.as_ref() {
+            return;
+        }
+        match trouble {
+            Some(error) => {
+                tracing::warn!(copy_of, error, "no guard: the rules are alone");
+                told.insert(copy_of, error);
+            }
+            None => {
+                tracing::info!(copy_of, "the guard is back");
+                told.remove(copy_of);
+            }
         }
     }
 

@@ -86,6 +86,8 @@ pub struct Engine {
     leaking: BTreeSet<PathName>,
     /// The daemon's: without one, there is nobody to hold a copy of the walls.
     guard: RefCell<Option<Guard>>,
+    /// What of it cannot be held, and why, as it was told last.
+    guard_trouble: RefCell<BTreeMap<&'static str, String>>,
     heartbeat: heartbeat::Heartbeat,
     /// How often the tunnels have been looked at.
     looks: u32,
@@ -139,6 +141,7 @@ impl Engine {
             exhausted: BTreeMap::new(),
             leaking: BTreeSet::new(),
             guard: RefCell::new(None),
+            guard_trouble: RefCell::default(),
             heartbeat: heartbeat::Heartbeat::new(),
             looks: 0,
             tunnel_trouble: BTreeMap::new(),

@@ -1,4 +1,5 @@
-//! Manual pages and shell completions, made from a program's flags: what a package installs.
+//! Manual pages and shell completions, made from a program's flags: what a package installs. Each
+//! program writes its own, so that a package is built once.
 
 use std::fs;
 use std::io;
@@ -10,12 +11,6 @@ use clap_mangen::Man;
 
 /// Administration of the system.
 const SECTION: &str = "8";
-
-/// Where the package's build wants the files (`VPN_EGRESS_MANUAL`); else nowhere, and they are made
-/// in a directory that is passed over.
-pub fn wanted_directory() -> Option<std::path::PathBuf> {
-    std::env::var_os("VPN_EGRESS_MANUAL").map(Into::into)
-}
 
 /// Writes `man8/PROGRAM.8`, one page more for each command, and `completions/`; the pages' names.
 pub fn write(program: Command, directory: &Path) -> io::Result<Vec<String>> {
