@@ -134,7 +134,7 @@ pub fn page(table: &Table, intervals: Intervals) -> String {
             verdict(seen),
         );
     }
-    text += "\n## What follows\n\nSeconds are from the fault on.\n\n| what is wrong | fires | would fire if it went on | the actuator |\n|---|---|---|---|\n";
+    text += "\n## What follows\n\nSeconds are from the fault on.\n\n| what is wrong | fires | pending: fires where it stays so | the actuator |\n|---|---|---|---|\n";
     for (row, seen) in rows(table) {
         let pending: Vec<String> = seen.pending.iter().map(|alert| format!("`{alert}`")).collect();
         let pending = if pending.is_empty() { "none".into() } else { pending.join("<br>") };
