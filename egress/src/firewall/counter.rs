@@ -9,13 +9,11 @@ use netlink_packet_utils::nla::DefaultNla;
 use nftables::types::NfFamily;
 
 use super::listing::Count;
-use super::netlink::{ask, attribute, body, dump, strange};
+use super::netlink::{ask, attribute, body, dump, number, strange, text};
 
 /// `linux/netfilter/nf_tables.h`.
 const NFT_MSG_NEWOBJ: u16 = 18;
 const NFT_MSG_GETOBJ: u16 = 19;
-const NFPROTO_INET: u8 = 1;
-const NFPROTO_NETDEV: u8 = 5;
 const NFTA_OBJ_TABLE: u16 = 1;
 const NFTA_OBJ_NAME: u16 = 2;
 const NFTA_OBJ_TYPE: u16 = 3;
@@ -27,15 +25,11 @@ const NFTA_COUNTER_PACKETS: u16 = 2;
 /// `None`: there is no such counter, or no such table.
 pub fn read(table: &str, name: &str) -> io::Result<Option<Count>> {
     let attributes = [text(NFTA_OBJ_TABLE, table), text(NFTA_OBJ_NAME, name), counters()];
-    parse(&ask(NFT_MSG_GETOBJ, NFPROTO_NETDEV, &attributes)?)
+    parse(&ask(NFT_MSG_GETOBJ, number(NfFamily::NetDev), &attributes)?)
 }
 
 /// All counters of a table, by name.
 pub fn all(family: NfFamily, table: &str) -> io::Result<BTreeMap<String, Count>> {
-    let family = match family {
-        NfFamily::NetDev => NFPROTO_NETDEV,
-        _ => NFPROTO_INET,
-    };
     let named = |message: &Vec<u8>| -> io::Result<(String, Count)> {
         let count = parse(message)?.ok_or_else(strange)?;
         let name = body(message, NFT_MSG_NEWOBJ)?.and_then(|body| attribute(body, NFTA_OBJ_NAME));
@@ -43,14 +37,10 @@ pub fn all(family: NfFamily, table: &str) -> io::Result<BTreeMap<String, Count>>
             name.and_then(|bytes| CString::from_vec_with_nul(bytes).ok()?.into_string().ok());
         Ok((name.ok_or_else(strange)?, count))
     };
-    dump(NFT_MSG_GETOBJ, family, &[text(NFTA_OBJ_TABLE, table), counters()])?
+    dump(NFT_MSG_GETOBJ, number(family), &[text(NFTA_OBJ_TABLE, table), counters()])?
         .iter()
         .map(named)
         .collect()
-}
-
-fn text(kind: u16, text: &str) -> DefaultNla {
-    DefaultNla::new(kind, [text.as_bytes(), b"\0"].concat())
 }
 
 fn counters() -> DefaultNla {

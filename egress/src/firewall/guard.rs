@@ -111,7 +111,7 @@ impl Holder {
 
 /// A copy as if it were the original, so that the two can be compared.
 pub fn read(family: NfFamily, copy: &str, original: &str) -> Result<Option<Listing>, NftError> {
-    let copy = Listing::read(family, copy)?;
+    let copy = Listing::read_if_there(family, copy)?;
     Ok(copy.map(|copy| {
         let objects =
             copy.objects().map(|(kind, body)| json!({ kind: as_in(original, kind, body) }));

@@ -7,6 +7,7 @@ use nftables::types::NfFamily;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::netlink;
 use super::nft::{self, NftError};
 
 #[derive(Debug, Clone)]
@@ -58,6 +59,14 @@ impl Listing {
     pub fn read(family: NfFamily, table: &str) -> Result<Option<Self>, NftError> {
         let objects = nft::list(&["table", family_word(family), table])?;
         Ok(objects.map(Self::of))
+    }
+
+    /// The same of one that mostly is not there: to be told so takes no process.
+    pub fn read_if_there(family: NfFamily, table: &str) -> Result<Option<Self>, NftError> {
+        match netlink::has_table(family, table) {
+            Ok(false) => Ok(None),
+            _ => Self::read(family, table),
+        }
     }
 
     /// (kind, body) of every object.

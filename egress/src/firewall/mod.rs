@@ -96,7 +96,7 @@ pub struct Counts {
 
 impl Walls {
     pub fn read() -> Result<Self, NftError> {
-        let stop = Listing::read(NfFamily::INet, stop::TABLE)?;
+        let stop = Listing::read_if_there(NfFamily::INet, stop::TABLE)?;
         let stop_copy = || guard::read(NfFamily::INet, guard::STOP, stop::TABLE);
         Ok(Self {
             killswitch: Listing::read(NfFamily::INet, killswitch::TABLE)?,

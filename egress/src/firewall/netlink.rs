@@ -6,10 +6,13 @@ use std::io;
 use netlink_packet_utils::nla::{DefaultNla, Nla as _, NlasIterator};
 use netlink_packet_utils::{Emitable as _, traits::Parseable as _};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nftables::types::NfFamily;
 use nix::errno::Errno;
 
 /// `linux/netfilter/nfnetlink.h` and `nf_tables.h`.
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_NEWGEN: u16 = 15;
 const NFT_MSG_GETGEN: u16 = 16;
 const NFTA_GEN_ID: u16 = 1;
@@ -38,6 +41,25 @@ pub fn generation() -> io::Result<u32> {
         .and_then(|body| attribute(body, NFTA_GEN_ID)?.try_into().ok())
         .ok_or_else(strange)?;
     Ok(u32::from_be_bytes(id))
+}
+
+/// Whether there is such a table.
+pub fn has_table(family: NfFamily, name: &str) -> io::Result<bool> {
+    let reply = ask(NFT_MSG_GETTABLE, number(family), &[text(NFTA_TABLE_NAME, name)])?;
+    Ok(body(&reply, NFT_MSG_NEWTABLE)?.is_some())
+}
+
+/// `linux/netfilter.h`; those of our tables.
+pub fn number(family: NfFamily) -> u8 {
+    match family {
+        NfFamily::NetDev => 5,
+        _ => 1,
+    }
+}
+
+/// An attribute that is a text.
+pub fn text(kind: u16, text: &str) -> DefaultNla {
+    DefaultNla::new(kind, [text.as_bytes(), b"\0"].concat())
 }
 
 /// Whether a notification is about a table of ours, or about anything in one. All that have a table
