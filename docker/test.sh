@@ -54,7 +54,8 @@ host=$(pgrep -P "$unshared")
 engine=
 trap ends_with EXIT
 eventually inside test -d /run/wireguard
-inside dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
+# Not by `inside`: what is killed at the end is the engine, and no shell around it.
+nsenter -t "$host" --net --mount -- dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
   --host "$DOCKER_HOST" --bridge=none --iptables=false --ip6tables=false >"$work/dockerd.log" 2>&1 &
 engine=$!
 world "$scratch/keys" || { echo "compose-test: the world could not be built" >&2; exit 1; }
