@@ -181,7 +181,10 @@ impl Engine {
             }
             Outcome::Idle(Idle::Exhausted | Idle::NoReachableStandby) | Outcome::Failed(_) => {
                 let reason = outcome.word();
-                self.metrics.failover_failures.with_label_values(&[path_name.as_str(), reason]).inc();
+                self.metrics
+                    .failover_failures
+                    .with_label_values(&[path_name.as_str(), reason])
+                    .inc();
             }
             _ => {}
         }
