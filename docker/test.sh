@@ -33,6 +33,11 @@ ends_with() {
 has_engine() { inside docker info >/dev/null 2>&1; }
 are_healthy() { [[ $(inside docker ps --quiet --filter health=healthy | wc -l) == "$1" ]]; }
 active() { container actuator actuator status --json | jq -r '.paths[0].active_endpoint'; }
+# By the whole chain, with the token; said of none that is there.
+has_heartbeat() {
+  container actuator actuator status >"$work/status" && grep -q '^path' "$work/status" &&
+    ! grep -q 'no heartbeat' "$work/status"
+}
 is_on() { [[ $(active) == "$1" ]]; }
 # Of the container's first process: the user, and the capabilities.
 is_unprivileged() {
@@ -54,7 +59,8 @@ host=$(pgrep -P "$unshared")
 engine=
 trap ends_with EXIT
 eventually inside test -d /run/wireguard
-inside dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
+# Not by `inside`: what is killed at the end is the engine, and no shell around it.
+nsenter -t "$host" --net --mount -- dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
   --host "$DOCKER_HOST" --bridge=none --iptables=false --ip6tables=false >"$work/dockerd.log" 2>&1 &
 engine=$!
 world "$scratch/keys" || { echo "compose-test: the world could not be built" >&2; exit 1; }
@@ -69,7 +75,11 @@ paths:
     health:
       probe: {target: 10.64.0.1}
 END
-chgrp -R "$group" "$scratch/config" "$scratch/keys"
+for_group() {
+  group=$1
+  chgrp -R "$group" "$scratch/config" "$scratch/keys"
+}
+for_group "$group"
 chmod -R g+rX,o= "$scratch/config" "$scratch/keys"
 services=(exporter actuator prometheus alertmanager)
 if inside docker image inspect grafana/grafana:12.1.1 >/dev/null 2>&1; then
@@ -98,8 +108,10 @@ inside ip -n outside link set wg-outside up
 check "the containers are started anew" compose restart
 check "all are healthy again" eventually are_healthy "${#services[@]}"
 check "the choice is the same" is_on backup
-check "a second up converges nothing" compose up --detach --no-build "${services[@]}"
+for_group 64998
+check "a second up, for another group, converges nothing" compose up --detach --no-build "${services[@]}"
 check "the choice is the same still" is_on backup
+check "the daemon hears of alerts" eventually has_heartbeat
 check "the containers go" compose down
 check "the lock stays" is_locked
 check "nothing got out since it was on" nothing_got_out

@@ -189,15 +189,12 @@ impl Engine {
         if told.get(copy_of) == trouble.as_ref() {
             return;
         }
-        match trouble {
-            Some(error) => {
-                tracing::warn!(copy_of, error, "no guard: the rules are alone");
-                told.insert(copy_of, error);
-            }
-            None => {
-                tracing::info!(copy_of, "the guard is back");
-                told.remove(copy_of);
-            }
+        if let Some(error) = trouble {
+            tracing::warn!(copy_of, error, "no guard: the rules are alone");
+            told.insert(copy_of, error);
+        } else {
+            tracing::info!(copy_of, "the guard is back");
+            told.remove(copy_of);
         }
     }
 
