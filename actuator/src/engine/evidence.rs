@@ -123,12 +123,12 @@ impl Latest {
         settling || state.changed.age() < settle
     }
 
-    /// The verdict, where it is no first look after an alert that found the path up.
+    /// The verdict, unless it is too early for it: the wait may have begun while the look went on.
     fn patient(&self, path: &PathConfig, verdict: Verdict) -> Verdict {
         let settle = path.health.settle;
         match verdict {
             Verdict::TunnelDown(reason)
-                if self.pace(path, |pace| pace.is_first_down(Uptime::now(), settle)) =>
+                if self.pace(path, |pace| pace.is_too_early(Uptime::now(), settle)) =>
             {
                 Verdict::Unknown(format!("settling: {reason}"))
             }

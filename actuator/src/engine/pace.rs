@@ -42,12 +42,13 @@ impl Pace {
         self.contradicted = true;
     }
 
-    /// Whether the first look that finds the tunnel down is this one, and so is too early.
-    pub fn is_first_down(&mut self, now: Uptime, settle: Duration) -> bool {
-        if self.contradicted {
+    /// Whether a look that has found the tunnel down by now is too early; the first one begins the wait.
+    /// Two looks may go on at once, and what one of them begins holds for the other.
+    pub fn is_too_early(&mut self, now: Uptime, settle: Duration) -> bool {
+        if std::mem::take(&mut self.contradicted) {
             self.calm_until = now + settle;
         }
-        std::mem::take(&mut self.contradicted)
+        now < self.calm_until
     }
 
     pub fn uplink_is_down(&mut self, now: Uptime, settle: Duration) {
@@ -85,14 +86,17 @@ mod tests {
     fn s4_what_found_the_tunnel_up_waits_when_it_is_down_after_all() {
         let start = (Uptime::now(), Instant::now());
         let mut pace = Pace::new(start);
-        assert!(!pace.is_first_down(start.0, SETTLE), "nobody said otherwise");
+        assert!(!pace.is_too_early(start.0, SETTLE), "nobody said otherwise");
         pace.found_up();
         let down = after(start, HOUR, HOUR);
         assert!(!pace.is_settling(down, SETTLE), "nothing is down yet");
-        assert!(pace.is_first_down(down.0, SETTLE));
-        assert!(!pace.is_first_down(down.0, SETTLE), "once");
-        assert!(pace.is_settling(after(down, SETTLE / 2, SETTLE / 2), SETTLE));
-        assert!(!pace.is_settling(after(down, SETTLE, SETTLE), SETTLE));
+        assert!(pace.is_too_early(down.0, SETTLE));
+        assert!(pace.is_too_early(down.0, SETTLE), "nor for who looked at the same time");
+        let soon = after(down, SETTLE / 2, SETTLE / 2);
+        assert!(pace.is_settling(soon, SETTLE) && pace.is_too_early(soon.0, SETTLE));
+        let late = after(down, SETTLE, SETTLE);
+        assert!(!pace.is_settling(late, SETTLE), "the wait is not begun anew");
+        assert!(!pace.is_too_early(late.0, SETTLE));
     }
 
     #[test]
