@@ -19,6 +19,7 @@ pub mod key;
 pub mod mark;
 pub mod names;
 pub mod neighbours;
+pub(crate) mod netlink;
 pub mod observe;
 pub mod pause;
 pub mod pins;

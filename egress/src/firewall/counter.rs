@@ -2,14 +2,13 @@
 //! shall wait for a process to start. What is not understood is an error, and `nft` is asked instead.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::io;
 
-use netlink_packet_utils::nla::DefaultNla;
 use nftables::types::NfFamily;
 
 use super::listing::Count;
-use super::netlink::{ask, attribute, body, dump, number, strange, text};
+use super::netlink::{ask, body, open, request};
+use crate::netlink::{Attributes, Request};
 
 /// `linux/netfilter/nf_tables.h`.
 const NFT_MSG_NEWOBJ: u16 = 18;
@@ -24,41 +23,33 @@ const NFTA_COUNTER_PACKETS: u16 = 2;
 
 /// `None`: there is no such counter, or no such table.
 pub fn read(table: &str, name: &str) -> io::Result<Option<Count>> {
-    let attributes = [text(NFTA_OBJ_TABLE, table), text(NFTA_OBJ_NAME, name), counters()];
-    parse(&ask(NFT_MSG_GETOBJ, number(NfFamily::NetDev), &attributes)?)
+    let request = counters(NfFamily::NetDev, table).text(NFTA_OBJ_NAME, name);
+    ask(request, |reply| count(body(&reply, NFT_MSG_NEWOBJ)?))
 }
 
 /// All counters of a table, by name.
 pub fn all(family: NfFamily, table: &str) -> io::Result<BTreeMap<String, Count>> {
-    let named = |message: &Vec<u8>| -> io::Result<(String, Count)> {
-        let count = parse(message)?.ok_or_else(strange)?;
-        let name = body(message, NFT_MSG_NEWOBJ)?.and_then(|body| attribute(body, NFTA_OBJ_NAME));
-        let name =
-            name.and_then(|bytes| CString::from_vec_with_nul(bytes).ok()?.into_string().ok());
-        Ok((name.ok_or_else(strange)?, count))
-    };
-    dump(NFT_MSG_GETOBJ, number(family), &[text(NFTA_OBJ_TABLE, table), counters()])?
-        .iter()
-        .map(named)
-        .collect()
+    let found = open()?.dump(&counters(family, table), |message| {
+        let body = body(&message, NFT_MSG_NEWOBJ)?;
+        let name = body.required(|body| body.text(NFTA_OBJ_NAME))?;
+        Ok((name.to_owned(), count(body)?))
+    })?;
+    Ok(found.into_iter().collect())
 }
 
-fn counters() -> DefaultNla {
-    DefaultNla::new(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER.to_be_bytes().to_vec())
+fn counters(family: NfFamily, table: &str) -> Request {
+    request(NFT_MSG_GETOBJ, family)
+        .text(NFTA_OBJ_TABLE, table)
+        .bytes(NFTA_OBJ_TYPE, &NFT_OBJECT_COUNTER.to_be_bytes())
 }
 
-fn parse(reply: &[u8]) -> io::Result<Option<Count>> {
-    let Some(body) = body(reply, NFT_MSG_NEWOBJ)? else {
-        return Ok(None);
-    };
-    let data = attribute(body, NFTA_OBJ_DATA).ok_or_else(strange)?;
-    let number = |kind| {
-        let bytes: [u8; 8] = attribute(&data, kind)?.try_into().ok()?;
-        Some(u64::from_be_bytes(bytes))
-    };
-    let packets = number(NFTA_COUNTER_PACKETS).ok_or_else(strange)?;
-    let bytes = number(NFTA_COUNTER_BYTES).ok_or_else(strange)?;
-    Ok(Some(Count { packets, bytes }))
+/// Of a counter object.
+fn count(object: Attributes<'_>) -> io::Result<Count> {
+    let data = object.required(|object| object.nested(NFTA_OBJ_DATA))?;
+    Ok(Count {
+        packets: data.required(|data| data.be64(NFTA_COUNTER_PACKETS))?,
+        bytes: data.required(|data| data.be64(NFTA_COUNTER_BYTES))?,
+    })
 }
 
 #[cfg(test)]
@@ -69,8 +60,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_strange_reply_is_an_error_and_no_count(reply in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(!matches!(parse(&reply), Ok(Some(_))));
+        fn noise_is_an_error_and_no_count(noise in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(count(Attributes::new(&noise)).is_err());
         }
     }
 }

@@ -5,19 +5,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_utils::Emitable as _;
-use netlink_packet_utils::nla::{DefaultNla, Nla as _, NlasIterator};
-use netlink_packet_utils::traits::Parseable as _;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 
-/// `linux/netlink.h`
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// Length, type, flags, sequence, port.
-const HEADER: usize = 16;
+use crate::netlink::{Connection, Message, Protocol, Request, not_understood};
+
 /// What follows it is as long for routes as for neighbours.
 const BODY: usize = 12;
 
@@ -49,61 +40,51 @@ pub struct Neighbour {
 /// Whether an unmarked packet to `target` that has to leave by this device has a route.
 pub fn has_route(target: IpAddr, device: u32) -> io::Result<bool> {
     let (family, octets) = octets(target);
-    let attributes = [
-        DefaultNla::new(RTA_OIF, device.to_ne_bytes().to_vec()),
-        DefaultNla::new(RTA_DST, octets.clone()),
-    ];
     let mut body = [0; BODY];
     body[0] = family;
     body[1] = u8::try_from(octets.len() * 8).unwrap_or(u8::MAX);
     body[8..].copy_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
-    let socket = ask(&request(RTM_GETROUTE, NLM_F_REQUEST, body, &attributes))?;
-    let (reply, _) = socket.recv_from_full()?;
-    let message = messages(&reply).next().ok_or_else(strange)?;
-    match kind(message) {
-        Some(RTM_NEWROUTE) => Ok(true),
-        Some(NLMSG_ERROR) => match error(message)? {
+    let request = Request::new(RTM_GETROUTE, &body)
+        .bytes(RTA_OIF, &device.to_ne_bytes())
+        .bytes(RTA_DST, &octets);
+    let found = Connection::open(Protocol::Route)?.ask(request, |reply| {
+        if reply.kind == RTM_NEWROUTE { Ok(()) } else { Err(not_understood()) }
+    });
+    match found {
+        Ok(()) => Ok(true),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
             // None; or, the last three, one that says "prohibit", "blackhole" or "throw".
-            Errno::ENETUNREACH
-            | Errno::EHOSTUNREACH
-            | Errno::ESRCH
-            | Errno::EACCES
-            | Errno::EINVAL
-            | Errno::EAGAIN => Ok(false),
-            other => Err(other.into()),
+            Some(
+                Errno::ENETUNREACH
+                | Errno::EHOSTUNREACH
+                | Errno::ESRCH
+                | Errno::EACCES
+                | Errno::EINVAL
+                | Errno::EAGAIN,
+            ) => Ok(false),
+            _ => Err(error),
         },
-        _ => Err(strange()),
     }
 }
 
 /// Those that were asked for and did not answer.
 pub fn silent_neighbours() -> io::Result<BTreeSet<Neighbour>> {
-    let socket = ask(&request(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, [0; BODY], &[]))?;
-    let mut silent = BTreeSet::new();
-    loop {
-        let (reply, _) = socket.recv_from_full()?;
-        for message in messages(&reply) {
-            match kind(message) {
-                Some(NLMSG_DONE) => return Ok(silent),
-                Some(NLMSG_ERROR) => return Err(error(message)?.into()),
-                Some(RTM_NEWNEIGH) => silent.extend(silent_neighbour(message)),
-                _ => {}
-            }
-        }
-    }
+    let request = Request::new(RTM_GETNEIGH, &[0; BODY]);
+    let found = Connection::open(Protocol::Route)?
+        .dump(&request, |message| Ok(silent_neighbour(&message)))?;
+    Ok(found.into_iter().flatten().collect())
 }
 
-fn silent_neighbour(message: &[u8]) -> Option<Neighbour> {
-    let device = u32::from_ne_bytes(message.get(HEADER + 4..HEADER + 8)?.try_into().ok()?);
-    let state = u16::from_ne_bytes(message.get(HEADER + 8..HEADER + 10)?.try_into().ok()?);
+fn silent_neighbour(message: &Message<'_>) -> Option<Neighbour> {
+    if message.kind != RTM_NEWNEIGH {
+        return None;
+    }
+    let device = u32::from_ne_bytes(message.payload.get(4..8)?.try_into().ok()?);
+    let state = u16::from_ne_bytes(message.payload.get(8..10)?.try_into().ok()?);
     if state & (NUD_INCOMPLETE | NUD_FAILED) == 0 {
         return None;
     }
-    let attributes = NlasIterator::new(message.get(HEADER + BODY..)?);
-    let address = attributes.map_while(Result::ok).find(|one| one.kind() == NDA_DST)?;
-    let address = DefaultNla::parse(&address).ok()?;
-    let mut octets = vec![0; address.value_len()];
-    address.emit_value(&mut octets);
+    let octets = message.attributes(BODY)?.get(NDA_DST)?;
     let address = match octets.len() {
         4 => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?)),
         _ => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)),
@@ -118,63 +99,25 @@ fn octets(address: IpAddr) -> (u8, Vec<u8>) {
     }
 }
 
-fn ask(request: &[u8]) -> io::Result<Socket> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(request, 0)?;
-    // The kernel has answered by the time it took the request; so there is nothing to wait for.
-    socket.set_non_blocking(true)?;
-    Ok(socket)
-}
-
-fn request(kind: u16, flags: u16, body: [u8; BODY], attributes: &[DefaultNla]) -> Vec<u8> {
-    let mut message = vec![0; HEADER + BODY + attributes.buffer_len()];
-    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    message[0..4].copy_from_slice(&length.to_ne_bytes());
-    message[4..6].copy_from_slice(&kind.to_ne_bytes());
-    message[6..8].copy_from_slice(&flags.to_ne_bytes());
-    message[HEADER..HEADER + BODY].copy_from_slice(&body);
-    attributes.emit(&mut message[HEADER + BODY..]);
-    message
-}
-
-/// The messages of one datagram.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let length = u32::from_ne_bytes(datagram.get(0..4)?.try_into().ok()?) as usize;
-        let message = datagram.get(..length).filter(|message| message.len() >= HEADER)?;
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(message)
-    })
-}
-
-fn kind(message: &[u8]) -> Option<u16> {
-    Some(u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?))
-}
-
-fn error(message: &[u8]) -> io::Result<Errno> {
-    let code = message.get(HEADER..HEADER + 4).and_then(|bytes| bytes.try_into().ok());
-    Ok(Errno::from_raw(-i32::from_ne_bytes(code.ok_or_else(strange)?)))
-}
-
-fn strange() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "netlink: not understood")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::netlink::messages;
 
-    /// A neighbour as the kernel tells it.
-    fn told(address: IpAddr, state: u16) -> Vec<u8> {
+    /// A neighbour as the kernel sends it.
+    fn sent(address: IpAddr, state: u16) -> Vec<u8> {
         let (family, octets) = octets(address);
         let mut body = [0; BODY];
         body[0] = family;
         body[4..8].copy_from_slice(&7_u32.to_ne_bytes());
         body[8..10].copy_from_slice(&state.to_ne_bytes());
-        request(RTM_NEWNEIGH, 0, body, &[DefaultNla::new(NDA_DST, octets)])
+        Request::new(RTM_NEWNEIGH, &body).bytes(NDA_DST, &octets).datagram()
+    }
+
+    fn read(datagram: &[u8]) -> Option<Neighbour> {
+        messages(datagram).find_map(|message| silent_neighbour(&message))
     }
 
     #[test]
@@ -185,10 +128,10 @@ mod tests {
         for address in ["192.168.10.1", "fe80::1"].map(|text| text.parse().expect("an address")) {
             let silent = Some(Neighbour { address, device: 7 });
             for state in [NUD_INCOMPLETE, NUD_FAILED] {
-                assert_eq!(silent_neighbour(&told(address, state)), silent);
+                assert_eq!(read(&sent(address, state)), silent);
             }
             for state in [REACHABLE, STALE, PROBE] {
-                assert_eq!(silent_neighbour(&told(address, state)), None, "{state}");
+                assert_eq!(read(&sent(address, state)), None, "{state}");
             }
         }
     }
@@ -207,10 +150,7 @@ mod tests {
     proptest! {
         #[test]
         fn noise_makes_nothing_panic(noise in prop::collection::vec(any::<u8>(), 0..100)) {
-            messages(&noise).for_each(|message| {
-                silent_neighbour(message);
-            });
-            silent_neighbour(&noise);
+            read(&noise);
         }
     }
 }
