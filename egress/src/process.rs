@@ -1,10 +1,11 @@
-//! Runs another program to its end, and for no longer than it may take: one that hangs is killed
-//! with all that it started, so that nothing of it is left behind.
+//! Runs another program to its end, for as long as the caller's situation allows. A program that
+//! takes longer is killed with all that it started, so that nothing of it is left behind. A long wait
+//! is logged, never silent.
 
 use std::io::{self, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,24 @@ const DEATH: Duration = Duration::from_millis(200);
 /// Between two looks at a process that is about to end.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// A wait is logged after this time, and again each time it has doubled.
+const FIRST_NOTICE: Duration = Duration::from_secs(5);
+
+/// How long a program may take, by what its caller can do without the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Somebody waits who has something else to do: the program is killed after this time.
+    Interactive(Duration),
+    /// Nothing useful can be done without the answer: giving up would leave the host open.
+    Forever,
+}
+
+impl From<Duration> for Patience {
+    fn from(limit: Duration) -> Self {
+        Self::Interactive(limit)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("it could not be started")]
@@ -27,9 +46,13 @@ pub enum RunError {
     Hung(#[source] TimedOut),
 }
 
-/// Runs `command` with `input`, at most for `limit`.
-pub fn run(mut command: Command, input: &[u8], limit: Duration) -> Result<Output, RunError> {
-    let deadline = Instant::now() + limit;
+/// Runs `command` with `input`, at most for as long as `patience` lasts.
+pub fn run(
+    mut command: Command,
+    input: &[u8],
+    patience: impl Into<Patience>,
+) -> Result<Output, RunError> {
+    let mut wait = Wait::new(&command, patience.into());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own, so that what it starts dies with it.
     let mut child = command.process_group(0).spawn().map_err(RunError::Start)?;
@@ -40,16 +63,60 @@ pub fn run(mut command: Command, input: &[u8], limit: Duration) -> Result<Output
         // It may want to answer before it has read all. One that closes its input says why itself.
         thread::spawn(move || stdin.write_all(&input));
     }
-    let rest = |pipe: Receiver<Vec<u8>>| {
-        pipe.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
-    };
-    let output = rest(stdout).zip(rest(stderr)).and_then(|(stdout, stderr)| {
-        Some(Output { status: wait(&mut child, deadline)?, stdout, stderr })
+    let output = wait.receive(&stdout).zip(wait.receive(&stderr)).and_then(|(stdout, stderr)| {
+        Some(Output { status: status(&mut child, || wait.is_over())?, stdout, stderr })
     });
     output.ok_or_else(|| {
         end(child);
-        RunError::Hung(TimedOut(limit))
+        RunError::Hung(TimedOut(wait.started.elapsed()))
     })
+}
+
+/// A wait for a program, from its start.
+struct Wait {
+    program: String,
+    started: Instant,
+    limit: Option<Duration>,
+    next_notice: Duration,
+}
+
+impl Wait {
+    fn new(command: &Command, patience: Patience) -> Self {
+        Self {
+            program: command.get_program().to_string_lossy().into_owned(),
+            started: Instant::now(),
+            limit: match patience {
+                Patience::Interactive(limit) => Some(limit),
+                Patience::Forever => None,
+            },
+            next_notice: FIRST_NOTICE,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.limit.is_some_and(|limit| self.started.elapsed() >= limit)
+    }
+
+    /// What comes out of the pipe, or `None` once the wait is over.
+    fn receive(&mut self, pipe: &Receiver<Vec<u8>>) -> Option<Vec<u8>> {
+        loop {
+            let until = self.limit.map_or(self.next_notice, |limit| limit.min(self.next_notice));
+            match pipe.recv_timeout(until.saturating_sub(self.started.elapsed())) {
+                Ok(bytes) => return Some(bytes),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) if self.is_over() => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let seconds = self.started.elapsed().as_secs();
+                    tracing::warn!(
+                        program = self.program,
+                        seconds,
+                        "still running: waiting for it"
+                    );
+                    self.next_notice *= 2;
+                }
+            }
+        }
+    }
 }
 
 /// Kills a process and its group, and sees it gone.
@@ -58,17 +125,18 @@ pub fn end(mut child: Child) {
         // Fails where the group is gone already, which is as well.
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
-    if wait(&mut child, Instant::now() + DEATH).is_none() {
+    let killed = Instant::now();
+    if status(&mut child, || killed.elapsed() >= DEATH).is_none() {
         thread::spawn(move || child.wait());
     }
 }
 
-fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+fn status(child: &mut Child, is_over: impl Fn() -> bool) -> Option<ExitStatus> {
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
         }
-        if Instant::now() >= deadline {
+        if is_over() {
             return None;
         }
         thread::sleep(PAUSE);
@@ -104,6 +172,16 @@ mod tests {
         let output = run(shell("cat; echo no >&2"), &input, Duration::from_secs(20));
         let output = output.expect("it runs");
         assert_eq!((output.stdout.len(), output.stderr.as_slice()), (input.len(), &b"no\n"[..]));
+    }
+
+    #[test]
+    fn a_caller_without_a_limit_gets_a_late_answer() {
+        let late = || shell("sleep 0.5; echo late");
+        let limit = Duration::from_millis(100);
+        let hung = run(late(), b"", limit);
+        assert!(matches!(hung, Err(RunError::Hung(TimedOut(after))) if after >= limit), "{hung:?}");
+        let output = run(late(), b"", Patience::Forever).expect("it ends");
+        assert_eq!(output.stdout, b"late\n");
     }
 
     #[test]
