@@ -30,10 +30,14 @@ pub const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 1);
 pub const SECOND_UPLINK: &str = "eth1";
 pub const EGRESS_SECOND: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
 pub const ROUTER_SECOND: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+pub const EGRESS_SECOND_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 2, 0, 0, 0, 2);
+pub const ROUTER_SECOND_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 2, 0, 0, 0, 1);
 pub const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 pub const WORLD_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0xc, 0, 0, 0, 0x80);
 /// A second address of `world`, for holes: a route to it can leave [`WORLD`] in the tunnel.
 pub const WORLD_HOLE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 81);
+/// The same by IPv6; nobody has it, which the router does not mind.
+pub const WORLD_HOLE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0xc, 0, 0, 0, 0x81);
 /// Every endpoint gives the client the same address, as the design asks.
 pub const TUNNEL_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 2);
 pub const TUNNEL_CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x64, 0, 0, 0, 0, 0, 2);
@@ -63,6 +67,8 @@ pub enum Ns {
     World,
     /// Behind a bridge of the host under test; there once a test has added it.
     Container,
+    /// Another machine on the uplink's network: a VM or a macvlan container that this host carries.
+    Guest,
     /// In the cable between host and router; there once a test has cut it.
     Wire,
     /// Hosts with a lock of their own, beside the host under test; see [`crate::fleet`].
@@ -83,6 +89,7 @@ impl Ns {
             Self::VpnB => "vpn-b",
             Self::World => "world",
             Self::Container => "container",
+            Self::Guest => "guest",
             Self::Wire => "wire",
             Self::Gateway1 => "gw1",
             Self::Gateway2 => "gw2",

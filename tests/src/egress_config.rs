@@ -168,3 +168,23 @@ impl World {
         }
     }
 }
+
+impl World {
+    /// In the config that was written last, the servers are named by their IPv6 addresses.
+    #[track_caller]
+    pub fn name_servers_by_v6(&self) {
+        for endpoint in Endpoint::ALL {
+            let from = endpoint.socket().to_string();
+            let to = format!("[{}]:{}", endpoint.address_v6(), endpoint.socket().port());
+            match endpoint {
+                Endpoint::A => {
+                    let file = self.scratch().join("a.conf");
+                    let conf = std::fs::read_to_string(&file)
+                        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+                    self.write_file("a.conf", &conf.replace(&from, &to), 0o600);
+                }
+                Endpoint::B => self.edit_config(&from, &format!("\"{to}\"")),
+            }
+        }
+    }
+}

@@ -84,11 +84,20 @@ fn inside_as(name: &str, users: Users, test: impl FnOnce(&mut World)) -> Option<
 /// For a program: returns inside the namespaces. Outside it executes the program again with the
 /// same arguments, and ends with the status of that.
 pub fn enter_for_bin() {
+    enter_as(Users::One);
+}
+
+/// The same with more users than one and with cgroups, where root runs it.
+pub fn enter_with_users_for_bin() {
+    enter_as(Users::Several);
+}
+
+fn enter_as(users: Users) {
     if env::var_os(MARKER).is_some_and(|marker| marker == BIN) {
         mounts::prepare();
         return;
     }
-    let mut command = reexecute(BIN, Users::One).unwrap_or_else(|refused| {
+    let mut command = reexecute(BIN, users).unwrap_or_else(|refused| {
         eprintln!("lab: {refused}");
         std::process::exit(1);
     });

@@ -59,6 +59,7 @@ mod saturation;
 mod schema;
 mod scopes;
 mod session;
+pub mod setups;
 pub mod shipped;
 pub mod side_by_side;
 pub mod standbys;
@@ -71,7 +72,7 @@ mod world;
 
 pub use addresses::{Endpoint, Exit, Ns};
 pub use egress_config::EgressConfig;
-pub use enter::{enter_for_bin, inside, inside_heard, inside_with_users};
+pub use enter::{enter_for_bin, enter_with_users_for_bin, inside, inside_heard, inside_with_users};
 pub use eventually::{Observed, eventually};
 pub use faults::Direction;
 pub use http::Response;

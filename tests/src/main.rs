@@ -35,6 +35,12 @@ enum Command {
     Sink(commands::sink::Arguments),
     /// Send what must pass, until standard input ends, and say what became of it.
     Permitted(commands::permitted::Arguments),
+    /// Send a packet of every kind to every target by every way out.
+    Volley(commands::volley::Arguments),
+    /// Answer by TCP and UDP with the address of the client.
+    Service(commands::service::Arguments),
+    /// Ask services by TCP and UDP as which address they see us.
+    Reach(commands::reach::Arguments),
     /// Send one packet, exactly as asked for.
     Shot(commands::shot::Arguments),
     /// HTTP GET: the status on the first line, the body after it.
@@ -72,6 +78,9 @@ fn main() -> ExitCode {
         Command::Flood(arguments) => commands::flood::run(&arguments),
         Command::Sink(arguments) => commands::sink::run(&arguments),
         Command::Permitted(arguments) => commands::permitted::run(&arguments),
+        Command::Volley(arguments) => commands::volley::run(&arguments),
+        Command::Service(arguments) => commands::service::run(&arguments),
+        Command::Reach(arguments) => commands::reach::run(&arguments),
         Command::Shot(arguments) => commands::shot::run(&arguments),
         Command::Volume(arguments) => commands::volume::run(&arguments),
         Command::Get(arguments) => commands::http::get(&arguments),

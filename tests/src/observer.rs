@@ -271,7 +271,7 @@ fn kinds() -> String {
 }
 
 /// The first four bytes of `WireGuard`'s messages.
-const WIREGUARD_TYPES: &str = "0x01000000, 0x02000000, 0x03000000, 0x04000000";
+pub(crate) const WIREGUARD_TYPES: &str = "0x01000000, 0x02000000, 0x03000000, 0x04000000";
 
 fn v4_endpoints() -> String {
     Endpoint::ALL.map(|endpoint| endpoint.address().to_string()).join(", ")

@@ -14,7 +14,7 @@ use crate::wireguard::{Device, MTU, preshared_line};
 use crate::world::World;
 
 /// `ip netns exec` mounts a `/sys` of its own, without the cgroups.
-const WITH_CGROUPS: &str = "mount -t cgroup2 none /sys/fs/cgroup";
+pub(crate) const WITH_CGROUPS: &str = "mount -t cgroup2 none /sys/fs/cgroup";
 
 /// Who sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
