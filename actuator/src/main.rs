@@ -231,7 +231,10 @@ fn main() -> ExitCode {
         Act::Validate => {
             let store = Store::new(&flags.state);
             match pins::config(&flags.config_file(), &store) {
-                Ok(config) => validate::validate(&config, &store),
+                Ok(config) => {
+                    let on_host = validate::on_host(&flags.config_file(), &store);
+                    validate::validate(&config, &store, on_host.err())
+                }
                 Err(error) => Reply::config(chain(error)),
             }
         }

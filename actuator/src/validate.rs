@@ -2,20 +2,34 @@
 //! what cannot work as it is set up.
 //! Changes nothing, needs no daemon.
 
+use std::path::Path;
+
 use egress::config::{Config, PathConfig};
 use egress::error::chain;
 use egress::firewall::foreign::Blocked;
 use egress::handshakes::Handshakes;
 use egress::health::Verdict;
 use egress::observe;
+use egress::pins;
 use egress::state::Store;
 
 use crate::advice;
 use crate::control::{Reply, exit};
 
-pub fn validate(config: &Config, store: &Store) -> Reply {
+/// Why a converge would refuse the file, as the devices of this host are now.
+pub fn on_host(file: &Path, store: &Store) -> Result<(), String> {
+    let devices = observe::devices()
+        .map_err(|error| format!("the devices of this host cannot be listed: {}", chain(error)))?;
+    pins::config_on(file, store, &observe::host(&devices)).map(|_| ()).map_err(chain)
+}
+
+pub fn validate(config: &Config, store: &Store, on_host: Option<String>) -> Reply {
     let mut lines = vec![format!("config: {} path(s), valid", config.paths.len())];
     let mut worst = exit::DONE;
+    if let Some(why) = on_host {
+        lines[0] = format!("config: a converge would refuse it: {why}");
+        worst = exit::CONFIG;
+    }
     for path in &config.paths {
         let cycle = observe::check(path, store, false, &Handshakes::default());
         for endpoint in &path.endpoints {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ConfigError, NoAddress};
+use crate::config::{Config, ConfigError, Host, NoAddress};
 use crate::names::PathName;
 use crate::state::{StateError, Store, Timestamp, trusted};
 
@@ -72,6 +72,11 @@ pub fn write(store: &Store, path: &PathName, pins: &Pins) -> Result<(), StateErr
 /// The config; a hostname stands for what it is pinned to.
 pub fn config(file: &Path, store: &Store) -> Result<Config, ConfigError> {
     Config::load_with(file, &lookup(store))
+}
+
+/// The same, compared with the devices of this host.
+pub fn config_on(file: &Path, store: &Store, host: &Host<'_>) -> Result<Config, ConfigError> {
+    Config::load_for_validate(file, &lookup(store), host)
 }
 
 /// For reading a config: a hostname stands for what it is pinned to.

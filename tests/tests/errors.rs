@@ -149,6 +149,14 @@ fn the_files(page: &mut Page) {
     );
     let what = "Two endpoints have different tunnel addresses.";
     page.row_with(other, what, "actuator converge");
+    let halves = ("    endpoints:", "    allow: [0.0.0.0/1, 128.0.0.0/1]\n    endpoints:");
+    page.row_with(halves, "The allow-list adds up to the Internet.", "actuator converge");
+    let uplink = ("    endpoints:", "    allow_interfaces: [eth0]\n    endpoints:");
+    page.row_with(uplink, "An uplink is in `allow_interfaces`.", "actuator converge");
+    let loopback = ("interface: wg0", "interface: lo");
+    page.row_with(loopback, "The loopback device is named as the tunnel.", "actuator converge");
+    let card = ("interface: wg0", "interface: eth0");
+    page.row_with(card, "The tunnel's name is that of another device.", "actuator converge");
 
     let file = page.world.scratch().join("a.conf");
     let text = fs::read_to_string(&file).expect("the provider's file");

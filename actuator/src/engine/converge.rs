@@ -42,7 +42,15 @@ impl Engine {
     pub fn converge(&mut self, wish: &Wish) -> Reply {
         let resolver = Resolver::new(&self.store);
         let lookup = |path: &PathName, host: &str| resolver.lookup(path, host);
-        let wanted = match Config::load_for_converge(&self.config_file, &lookup) {
+        let devices = match observe::devices() {
+            Ok(devices) => devices,
+            Err(error) => {
+                let why = format!("the devices of this host cannot be listed: {}", chain(error));
+                return Reply::refused(vec![why]);
+            }
+        };
+        let host = observe::host(&devices);
+        let wanted = match Config::load_for_converge(&self.config_file, &lookup, &host) {
             Ok(config) => config,
             Err(error) => return Reply::config(chain(error)),
         };

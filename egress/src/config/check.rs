@@ -2,18 +2,25 @@
 //!
 //! Must never mend anything by itself: two readings of a lock are no lock.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::cursor::{Cursor, Fields};
 use super::error::{ConfigError, Problem, TunnelAddresses};
 use super::health::HEALTH;
 use super::read::Found;
+use super::span;
 use super::{BringUp, Endpoint, PathConfig, Uplinks, Workload};
 
 /// `REKEY_AFTER_TIME` of the protocol: a working session's handshake is renewed no sooner, and
 /// then with the next packet, which on an idle tunnel is the next keepalive.
 const REKEY_AFTER: Duration = Duration::from_secs(120);
+
+/// The device by which a host reaches itself, and nothing else.
+pub(super) const LOOPBACK: &str = "lo";
 
 pub(super) fn paths(at: &[Cursor<'_>], paths: &[PathConfig]) -> Result<(), ConfigError> {
     for (nth, path) in paths.iter().enumerate() {
@@ -88,22 +95,47 @@ pub(super) fn path(fields: &Fields<'_>, path: &PathConfig) -> Result<(), ConfigE
         Uplinks::Auto => &[],
         Uplinks::Named(names) => names,
     };
-    each(fields, "uplinks", uplinks, |name| {
-        (*name == path.interface).then(|| Problem::UplinkIsTunnel(name.clone()))
+    if path.interface == LOOPBACK {
+        let written = fields.get("interface");
+        let problem = Problem::Loopback("name the WireGuard device, such as `wg0`");
+        return Err(written.as_ref().unwrap_or(fields.at()).error(problem));
+    }
+    each(fields, "uplinks", uplinks, |name| match name.as_str() {
+        LOOPBACK => {
+            Some(Problem::Loopback("name the device that leads to the Internet, or write `auto`"))
+        }
+        name if name == path.interface => Some(Problem::UplinkIsTunnel(name.to_owned())),
+        _ => None,
     })?;
     each(fields, "allow_interfaces", &path.allow_interfaces, |name| {
+        if name == LOOPBACK {
+            return Some(Problem::Loopback("it is always allowed, so remove it"));
+        }
         if *name == path.interface {
             return Some(Problem::AllowedIsTunnel(name.clone()));
         }
         uplinks.contains(name).then(|| Problem::AllowedIsUplink(name.clone()))
     })?;
-    each(fields, "allow", &path.allow, |net| {
-        (net.prefix_len() == 0).then(|| Problem::AllowsEverything(net.to_string()))
-    })?;
-    each(fields, "management", &path.management, |_| None)?;
+    networks(fields, path)?;
     each(fields, "ntp", &path.ntp, |_| None)?;
     table(fields, path)?;
     staleness(fields, path)
+}
+
+/// What may be reached outside the tunnel is judged as a whole: the lists open the same walls.
+fn networks(fields: &Fields<'_>, path: &PathConfig) -> Result<(), ConfigError> {
+    let reached = RefCell::new(Vec::<IpNet>::new());
+    for (key, nets) in [("allow", &path.allow), ("management", &path.management)] {
+        each(fields, key, nets, |net| {
+            if net.prefix_len() == 0 {
+                return Some(Problem::AllowsEverything(net.to_string()));
+            }
+            let mut reached = reached.borrow_mut();
+            reached.push(*net);
+            span::opens_the_lock(&reached).then(|| Problem::AllowsTooMuch(net.to_string()))
+        })?;
+    }
+    Ok(())
 }
 
 /// The routing table has the mark's number, and must be nobody else's.

@@ -266,10 +266,44 @@ pub enum Problem {
     AllowedIsTunnel(String),
     #[error("`{0}` is an uplink; allowing it would open the lock: remove it here")]
     AllowedIsUplink(String),
+    #[error("`lo` is the loopback device, which leads nowhere; {0}")]
+    Loopback(&'static str),
+    #[error(
+        "no device can be named `{0}`, which the kernel keeps for settings of all devices; correct \
+         the name"
+    )]
+    ReservedInterface(String),
+    #[error(
+        "`{0}` is the bridge or bond, a port or the parent of the uplink `{1}`: what leaves by it \
+         leaves this host, and allowing it would open the lock; remove it here"
+    )]
+    AllowedLeadsOut(String, String),
+    #[error(
+        "`{0}` is a port of `{1}`, and its traffic enters by that; name `{1}` if all of it is \
+         locked in"
+    )]
+    WorkloadIsPort(String, String),
+    #[error("`{0}` is another name of the device `{1}`, which no rule would match; write `{1}`")]
+    AlternativeName(String, String),
+    #[error(
+        "`{0}` exists and is not a WireGuard device ({1}), so the lock would let everything out by \
+         it; name the WireGuard device, or one that does not exist yet"
+    )]
+    NotWireguard(String, String),
+    #[error(
+        "the uplinks cannot be found ({0}), so no device can be compared with them; see `ip route`"
+    )]
+    NoUplinks(String),
     #[error("`{0}` is listed twice; keep one")]
     ListedTwice(String),
     #[error("`{0}` is everything, which would open the lock; name only what is local")]
     AllowsEverything(String),
+    #[error(
+        "`{0}` would open the lock: with it, `allow` and `management` of this path together hold \
+         more than a /8 of the public IPv4 addresses or a /16 of the IPv6 ones; list only the hosts \
+         and networks that you use"
+    )]
+    AllowsTooMuch(String),
     #[error("a probe's timeout must be shorter than `interval` ({0:?}); shorten it")]
     ProbeTimeout(Duration),
     #[error(

@@ -11,10 +11,12 @@ mod health;
 pub mod ids;
 mod keyfile;
 mod nearest;
+mod on_host;
 mod provider;
 mod read;
 mod server;
 mod shown;
+mod span;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -34,6 +36,7 @@ use crate::names::{EndpointName, PathName};
 
 pub use error::{ConfigError, Place, Problem, TunnelAddresses};
 pub use health::{DnsName, FailoverTo, Health, ProbeInterval, Question, TunnelProbe};
+pub use on_host::{Host, HostDevice};
 pub use provider::Provider;
 pub use server::{Lookup, NoAddress};
 pub use shown::Shown;
@@ -190,9 +193,23 @@ impl Config {
         read::config(&yaml::Source::read(file)?, read::Ask::Nothing, lookup)
     }
 
+    /// The same, and the devices that it names must be, on this host, what they are named for: an
+    /// uplink must not stand where it would open the lock.
+    pub fn load_for_validate(
+        file: &Path,
+        lookup: &Lookup<'_>,
+        host: &Host<'_>,
+    ) -> Result<Self, ConfigError> {
+        read::config(&yaml::Source::read(file)?, read::Ask::Devices(host), lookup)
+    }
+
     /// The same, and every cgroup it names must exist: for the moment of a converge.
-    pub fn load_for_converge(file: &Path, lookup: &Lookup<'_>) -> Result<Self, ConfigError> {
-        read::config(&yaml::Source::read(file)?, read::Ask::Cgroups, lookup)
+    pub fn load_for_converge(
+        file: &Path,
+        lookup: &Lookup<'_>,
+        host: &Host<'_>,
+    ) -> Result<Self, ConfigError> {
+        read::config(&yaml::Source::read(file)?, read::Ask::DevicesAndCgroups(host), lookup)
     }
 
     /// What `text` would mean in `file`, whatever its hostnames stand for.

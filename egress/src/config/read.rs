@@ -14,8 +14,8 @@ use super::server::Server;
 use super::shown::Shown;
 use super::yaml::{Node, Source};
 use super::{
-    BringUp, Config, DnsPolicy, Endpoint, Health, Lookup, PathConfig, Uplinks, Workload, health,
-    ids, keyfile, provider, value, watchdog, workload,
+    BringUp, Config, DnsPolicy, Endpoint, Health, Host, Lookup, PathConfig, Uplinks, Workload,
+    health, ids, keyfile, on_host, provider, value, watchdog, workload,
 };
 use crate::key::PublicKey;
 use crate::mark::Mark;
@@ -65,17 +65,20 @@ const DEFAULT_WORKLOAD_MARK: Mark = Mark::bits(0x0100_0000);
 const DEFAULT_KEEPALIVE: u16 = 25;
 
 /// What is asked of this host beyond the file itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
-    /// Nothing: a service that is stopped must not make the config of all paths unreadable.
+#[derive(Clone, Copy)]
+pub(super) enum Ask<'a> {
+    /// Nothing: a service that is stopped, or a cable that is unplugged, must not make the config of
+    /// all paths unreadable.
     Nothing,
-    /// That every cgroup exists.
-    Cgroups,
+    /// That every device is what it is named for.
+    Devices(&'a Host<'a>),
+    /// The same, and that every cgroup exists.
+    DevicesAndCgroups(&'a Host<'a>),
 }
 
 pub(super) fn config(
     source: &Source,
-    ask: Ask,
+    ask: Ask<'_>,
     lookup: &Lookup<'_>,
 ) -> Result<Config, ConfigError> {
     let tree = source.tree()?;
@@ -89,12 +92,17 @@ pub(super) fn config(
     let mut paths = cursors.iter().map(|at| path(at, lookup)).collect::<Result<Vec<_>, _>>()?;
     check::paths(&cursors, &paths)?;
     workload::disjoint(&cursors, &paths)?;
-    if ask == Ask::Cgroups {
-        workload::cgroups_exist(&cursors)?;
-    }
     let tunnels: Vec<String> = paths.iter().map(|path| path.interface.clone()).collect();
     for path in &mut paths {
         path.tunnels.clone_from(&tunnels);
+    }
+    match ask {
+        Ask::Nothing => {}
+        Ask::Devices(host) => on_host::check(&cursors, &paths, host)?,
+        Ask::DevicesAndCgroups(host) => {
+            workload::cgroups_exist(&cursors)?;
+            on_host::check(&cursors, &paths, host)?;
+        }
     }
     let ids = root.read("ids", ids::Ids::default(), ids::ids)?;
     let watchdog = root.read("watchdog", None, watchdog::watchdog)?;

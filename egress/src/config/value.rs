@@ -62,6 +62,10 @@ pub(super) fn host(text: &str) -> Result<String, Problem> {
 pub(super) fn interface(text: &str) -> Result<String, Problem> {
     let narrow = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
     let fits = (1..=LONGEST_INTERFACE).contains(&text.len());
+    // The kernel keeps these two for the settings of all devices and of new ones.
+    if text == "all" || text == "default" {
+        return Err(Problem::ReservedInterface(text.to_owned()));
+    }
     if fits && text.chars().all(narrow) && text != "." && text != ".." {
         return Ok(text.to_owned());
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nix::unistd::User;
 
+use super::check::LOOPBACK;
 use super::cursor::Cursor;
 use super::error::{ConfigError, Problem};
 use super::read::{PATH, choice, some};
@@ -13,7 +14,7 @@ use super::shown::Shown;
 use super::yaml::Node;
 use super::{PathConfig, Uplinks, Workload, value};
 
-const SCOPED: &[&str] = &["interfaces", "cgroups", "users"];
+pub(super) const SCOPED: &[&str] = &["interfaces", "cgroups", "users"];
 
 /// Where the unified hierarchy is, by convention and for nft, which looks nowhere else.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -32,13 +33,23 @@ pub(super) fn workload(at: &Cursor<'_>) -> Result<Workload, ConfigError> {
     };
     let items = some(&list, "name what is locked in")?;
     Ok(match scope {
-        "interfaces" => Workload::Interfaces(list.values(value::interface)?),
+        "interfaces" => Workload::Interfaces(list.values(entrance)?),
         "cgroups" => Workload::Cgroups(list.values(cgroup)?),
         _ => Workload::Users(items.iter().map(user).collect::<Result<_, _>>()?),
     })
 }
 
 const WANTED: &str = "`host`, or one of {interfaces: [..]}, {cgroups: [..]}, {users: [..]}";
+
+/// A device by which a workload may enter.
+fn entrance(text: &str) -> Result<String, Problem> {
+    match value::interface(text)?.as_str() {
+        LOOPBACK => Err(Problem::Loopback(
+            "name the device by which the workload enters, such as its bridge",
+        )),
+        name => Ok(name.to_owned()),
+    }
+}
 
 /// A path below the mount point, without a slash at either end.
 fn cgroup(text: &str) -> Result<String, Problem> {

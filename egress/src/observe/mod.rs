@@ -4,6 +4,7 @@ mod beside;
 mod cycle;
 mod large;
 mod leak;
+mod on_host;
 mod sight;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ pub use beside::{echo_endpoint, shake_hands};
 pub use cycle::{Cycle, check, check_among};
 pub use large::large_pass;
 pub use leak::{carry, forgive, leak};
+pub use on_host::{devices, host};
 pub use sight::handshake_age;
 
 use crate::bounded;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{OTHER_PUBLIC, PEER, PRIVATE, WG_QUICK, World, edited};
-use crate::config::Config;
+use crate::config::{Config, Host};
 
 /// What to replace in the good configuration, by what, and what the message must contain.
 type Case = (&'static str, &'static str, &'static str);
@@ -77,6 +77,7 @@ const WORKLOADS: &[Case] = &[
     ("workload: host", "workload: guest", "`guest` is not known here; write `host`"),
     ("workload: host", "workload: {interfaces: []}", "egress.yml:6: paths[0].workload.interfaces: the list is empty; name what is locked in"),
     ("workload: host", "workload: {interfaces: [wg0]}", "egress.yml:6: paths[0].workload: `wg0` is a tunnel; name the device by which"),
+    ("workload: host", "workload: {interfaces: [lo]}", "egress.yml:6: paths[0].workload.interfaces[0]: `lo` is the loopback device, which leads nowhere; name the device by which the workload enters, such as its bridge"),
     ("workload: host", "workload: {interfaces: [eth1]}", "egress.yml:6: paths[0].workload: `eth1` is an uplink; name the device by which"),
     ("workload: host", "workload: {interfaces: [br0, br0]}", "egress.yml:6: paths[0].workload: `br0` is listed twice"),
     ("workload: host", "workload: {users: [nobody-of-that-name]}", "egress.yml:6: paths[0].workload.users[0]: there is no user `nobody-of-that-name` on this host; create it"),
@@ -141,8 +142,20 @@ const CONTRADICTIONS: &[Case] = &[
     ("[eth0, eth1]", "[eth0, wg0]", "egress.yml:4: paths[0].uplinks[1]: `wg0` is the tunnel itself"),
     ("[eth0, eth1]", "[eth0, eth0]", "egress.yml:4: paths[0].uplinks[1]: `eth0` is listed twice"),
     ("[docker0]", "[docker0, wg0]", "egress.yml:8: paths[0].allow_interfaces[1]: `wg0` is the tunnel itself"),
+    ("[eth0, eth1]", "[eth0, lo]", "egress.yml:4: paths[0].uplinks[1]: `lo` is the loopback device, which leads nowhere; name the device that leads to the Internet, or write `auto`"),
+    ("[docker0]", "[lo]", "egress.yml:8: paths[0].allow_interfaces[0]: `lo` is the loopback device, which leads nowhere; it is always allowed, so remove it"),
+    ("interface: wg0", "interface: lo", "egress.yml:3: paths[0].interface: `lo` is the loopback device, which leads nowhere; name the WireGuard device, such as `wg0`"),
+    ("interface: wg0", "interface: all", "egress.yml:3: paths[0].interface: no device can be named `all`, which the kernel keeps for settings of all devices; correct the name"),
+    ("[docker0]", "[default]", "egress.yml:8: paths[0].allow_interfaces[0]: no device can be named `default`"),
     ("[docker0]", "[eth1]", "egress.yml:8: paths[0].allow_interfaces[0]: `eth1` is an uplink"),
     ("fd00::/8", "'::/0'", "egress.yml:9: paths[0].allow[1]: `::/0` is everything"),
+    ("[192.168.10.5]", "[0.0.0.0/0]", "egress.yml:7: paths[0].management[0]: `0.0.0.0/0` is everything, which would open the lock; name only what is local"),
+    ("[192.168.10.5]", "['64:ff9b::/96']", "egress.yml:7: paths[0].management[0]: `64:ff9b::/96` would open the lock"),
+    ("fd00::/8", "0.0.0.0/1, 128.0.0.0/1", "egress.yml:9: paths[0].allow[1]: `0.0.0.0/1` would open the lock: with it, `allow` and `management` of this path together hold more than a /8 of the public IPv4 addresses or a /16 of the IPv6 ones; list only the hosts and networks that you use"),
+    ("fd00::/8", "'2000::/3'", "egress.yml:9: paths[0].allow[1]: `2000::/3` would open the lock"),
+    ("fd00::/8", "11.0.0.0/9, 12.0.0.0/9, 13.0.0.0/32", "egress.yml:9: paths[0].allow[3]: `13.0.0.0/32` would open the lock"),
+    ("allow_interfaces: [docker0]\n    allow: [192.168.10.7/24, fd00::/8]", "allow: [11.0.0.0/9, 11.128.0.0/9, 192.168.0.0/16]\n    ntp: [198.51.100.7]", "the key `ntp` is given twice"),
+    ("management: [192.168.10.5]\n    allow_interfaces: [docker0]\n    allow: [192.168.10.7/24, fd00::/8]", "management: [12.0.0.1]\n    allow: [11.0.0.0/8, 192.168.0.0/16]", "egress.yml:7: paths[0].management[0]: `12.0.0.1/32` would open the lock"),
     ("timeout: 2s", "timeout: 5s", "egress.yml:24: paths[0].health.probe.timeout: a probe's timeout must be shorter than `interval` (5s)"),
     ("interval: 5s", "interval: 1s", "egress.yml:24: paths[0].health.probe.timeout"),
     ("handshake_stale_after: 3m", "handshake_stale_after: 145s", "egress.yml:21: paths[0].health.handshake_stale_after: `handshake_stale_after` is too short"),
@@ -361,8 +374,9 @@ fn a_cgroup_must_exist_when_a_path_is_converged_and_only_then() {
     let yaml = edited("workload: host", "workload: {cgroups: [vpn-egress-none.slice]}");
     world.load(&yaml).expect("a service that is stopped makes no config unreadable");
     let file = world.file("egress.yml", yaml, 0o644);
+    let host = Host { devices: &[], uplinks: &|_| Ok(Vec::new()) };
     let message =
-        Config::load_for_converge(&file, &|_, _| Err(crate::config::NoAddress::NotPinned))
+        Config::load_for_converge(&file, &|_, _| Err(crate::config::NoAddress::NotPinned), &host)
             .expect_err("refused")
             .to_string();
     let want = "egress.yml:6: paths[0].workload.cgroups[0]: there is no cgroup \

@@ -3,6 +3,7 @@
 mod documented;
 mod ids;
 mod mistakes;
+mod on_host;
 mod wg_quick;
 
 use std::fmt::Write as _;
