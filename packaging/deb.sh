@@ -32,6 +32,9 @@ put() {
 put 0755 "$programs/exporter" "$programs/actuator" /usr/bin
 if [[ $profile == dev ]]; then strip --strip-unneeded "$root"/usr/bin/*; fi
 put 0644 systemd/*.service systemd/*.timer /lib/systemd/system
+while read -r unit; do
+  install -D -m 0644 systemd/network-gate.conf "$root/lib/systemd/system/$unit.d/50-vpn-egress.conf"
+done <systemd/network-gate.list
 put 0644 "$target"/deb/manual/man8/* /usr/share/man/man8
 gzip -9n "$root"/usr/share/man/man8/*
 completions=$target/deb/manual/completions

@@ -37,7 +37,11 @@ locks_without_config() {
 systemctl stop vpn-egress-actuator
 mv /etc/vpn-egress/egress.yml /etc/vpn-egress/away
 nft flush ruleset
-systemctl restart vpn-egress-killswitch || true
+# A copy: the unit itself refuses to be stopped, so that nothing stops the network with it.
+sed /RefuseManualStop/d /lib/systemd/system/vpn-egress-killswitch.service >/run/systemd/system/boot-again.service
+systemctl daemon-reload
+systemctl start boot-again
+rm /run/systemd/system/boot-again.service
 mv /etc/vpn-egress/away /etc/vpn-egress/egress.yml
 nft list table inet vpn_egress >/dev/null
 systemctl start vpn-egress-actuator

@@ -25,6 +25,21 @@ for unit in "${units[@]}"; do
   fi
 done
 
+# The network waits for the lock.
+while read -r unit; do
+  gated=$scratch/gate/$unit
+  mkdir -p "$gated.d"
+  printf '[Service]\nExecStart=/bin/true\n' >"$gated"
+  cp network-gate.conf "$gated.d/50-vpn-egress.conf"
+  cp "$scratch/vpn-egress-killswitch.service" "$scratch/gate/"
+  said=$(SYSTEMD_UNIT_PATH=$scratch/gate: systemd-analyze verify --man=no "$gated" 2>&1)
+  if [[ -z $said ]]; then
+    ok "$unit waits for the lock"
+  else
+    bad "$unit with its drop-in: $said"
+  fi
+done <network-gate.list
+
 # What systemd-analyze security may say at most, in tenths.
 declare -A most=([exporter]=20 [validate]=21 [actuator]=26 [killswitch]=37)
 for unit in *.service; do

@@ -1,15 +1,22 @@
 //! The lock before there is a daemon, or where none can start: as converged, and where that is not
 //! known a lock that permits nothing. Creates no state, takes no lock off, and never puts a weaker
 //! one in its place.
+//!
+//! The network of a boot waits for it, so it never gives up: a slow `nft` is waited for, and what fails
+//! is tried again. Rules that refuse everything come first, and go with the load of the lock.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use egress::config::{Config, ConfigError};
 use egress::error::chain;
 use egress::firewall::{self, NftError, Rules, StopKind, Walls};
 use egress::pins;
 use egress::probe::uplink::default_route_devices;
+use egress::process::Patience;
 use egress::state::{StateError, Store};
 
 use crate::control::{Reply, exit};
@@ -30,20 +37,57 @@ impl Lock {
     }
 }
 
-/// `actuator killswitch load`.
+/// Between two attempts: the first is as good as at once, and the longest is short to somebody who
+/// has just installed `nftables` at the console.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// `actuator killswitch load`: returns once the lock is loaded.
 pub fn load(config_file: &Path, store: &Store) -> Reply {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match Patience::Forever.during(|| load_once(config_file, store)) {
+            Ok(reply) => return reply,
+            // It will not be permitted later either.
+            Err(error @ NftError::NotPermitted { .. }) => {
+                return Reply::refused(vec![chain(error)]);
+            }
+            Err(error) => report(&chain(error), pause),
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// To stderr, which the boot's unit shows on the console: there may be no other way to this host.
+fn report(why: &str, pause: Duration) {
+    let meanwhile = if firewall::is_all_denied() {
+        "everything but DHCP and neighbour discovery is refused"
+    } else {
+        "a boot keeps the network down"
+    };
+    let seconds = pause.as_secs();
+    let said = format!(
+        "actuator: the lock is not loaded: {why}. Until it is, {meanwhile}; next attempt in \
+         {seconds} s. To have the network without a lock: actuator unlock --reason TEXT"
+    );
+    // Nobody may be reading, and the next attempt is made all the same.
+    let _ = writeln!(std::io::stderr(), "{said}");
+}
+
+fn load_once(config_file: &Path, store: &Store) -> Result<Reply, NftError> {
     match pins::config(config_file, store) {
-        Ok(config) => put(&as_converged(&config, store)),
+        Ok(config) => put(&as_converged(&config, store)).map(|said| Reply::done(vec![said])),
         Err(error) => without_config(&error, store),
     }
 }
 
 /// For a daemon that cannot start: what is loaded already is better, or as good.
 pub fn load_if_unlocked(config_file: &Path, store: &Store) -> Vec<String> {
-    match Walls::read() {
-        Ok(walls) if walls.killswitch.is_some() => Vec::new(),
-        _ => load(config_file, store).lines,
+    if firewall::is_locked().unwrap_or(false) {
+        return Vec::new();
     }
+    load_once(config_file, store).map_or_else(|error| vec![chain(error)], |reply| reply.lines)
 }
 
 /// For `status`, where no config can be read: what is in force all the same.
@@ -54,6 +98,10 @@ pub fn in_force() -> String {
              `actuator converge`"
         }
         Ok(walls) if walls.killswitch.is_some() => "locked, by the rules converged last",
+        Ok(_) if firewall::is_all_denied() => {
+            "stopped: the boot's first rules refuse everything, and the lock could not be loaded \
+             since; `actuator killswitch load` says why"
+        }
         Ok(_) => "unlocked: no killswitch is loaded",
         Err(_) => "unknown: nft cannot be asked",
     }
@@ -98,10 +146,10 @@ fn as_converged(config: &Config, store: &Store) -> Lock {
 /// By the state files alone; where they do not say, a lock that permits nothing. A host without any
 /// was never converged: nobody asked for a lock there yet, and a package that was only installed
 /// must not cut a host off.
-fn without_config(error: &ConfigError, store: &Store) -> Reply {
+fn without_config(error: &ConfigError, store: &Store) -> Result<Reply, NftError> {
     let why = chain(error);
-    let config = |said: &str| Reply::new(vec![why.clone(), said.to_owned()], exit::CONFIG);
-    if Walls::read().is_ok_and(|walls| walls.killswitch.is_some()) {
+    let config = |said: &str| Ok(Reply::new(vec![why.clone(), said.to_owned()], exit::CONFIG));
+    if firewall::is_locked().unwrap_or(false) {
         return config("the lock that is loaded stays");
     }
     let lock = match recorded(store) {
@@ -112,8 +160,8 @@ fn without_config(error: &ConfigError, store: &Store) -> Reply {
             Lock::blank()
         }
     };
-    let said = put(&lock).lines;
-    Reply::new(std::iter::once(why).chain(said).collect(), exit::CONFIG)
+    let said = put(&lock)?;
+    Ok(Reply::new(vec![why, said], exit::CONFIG))
 }
 
 /// What the state files say was converged; `None` where there are none.
@@ -140,24 +188,31 @@ fn recorded(store: &Store) -> Result<Option<Lock>, StateError> {
     Ok(Some(lock))
 }
 
-fn put(lock: &Lock) -> Reply {
-    let said = match (put_walls(lock), lock.rules.as_slice()) {
-        (Err(error), _) => return Reply::refused(vec![chain(error)]),
-        (Ok(()), []) => "unlocked by a person: nothing is loaded",
-        (Ok(()), [one]) if *one == Rules::blank() => {
+fn put(lock: &Lock) -> Result<String, NftError> {
+    if lock.rules.is_empty() {
+        // Loaded by an attempt before, and unlocked since.
+        firewall::lift_deny_all()?;
+        return Ok("unlocked by a person: nothing is loaded".to_owned());
+    }
+    // A lock that is loaded stays in force until it is replaced, and permits more than nothing.
+    if !firewall::is_locked().unwrap_or(false)
+        && let Err(error) = firewall::deny_all()
+    {
+        tracing::warn!(error = chain(error), "the rules that refuse everything are not loaded");
+    }
+    put_walls(lock)?;
+    let said = match lock.rules.as_slice() {
+        [one] if *one == Rules::blank() => {
             "locked: nothing is permitted but loopback, DHCP and NDP"
         }
-        (Ok(()), _) if lock.cut.is_empty() => "locked as converged",
-        (Ok(()), _) => "locked as converged, and stopped",
+        _ if lock.cut.is_empty() => "locked as converged",
+        _ => "locked as converged, and stopped",
     };
-    Reply::done(vec![said.to_owned()])
+    Ok(said.to_owned())
 }
 
 /// What tightens most comes first; the watch last, for it alone depends on devices.
 fn put_walls(lock: &Lock) -> Result<(), NftError> {
-    if lock.rules.is_empty() {
-        return Ok(());
-    }
     let mut uplinks = lock.uplinks.clone();
     let tunnels: Vec<&str> = lock.rules.iter().map(|rules| rules.interface.as_str()).collect();
     match default_route_devices(&tunnels) {

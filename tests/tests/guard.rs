@@ -256,39 +256,6 @@ fn s7_with_the_daemon_dead_the_exporter_tells_of_each_tampering() {
 }
 
 #[test]
-fn an_nft_that_hangs_is_killed_and_holds_nobody_up() {
-    inside("an_nft_that_hangs_is_killed_and_holds_nobody_up", |world| {
-        locked(world);
-        let pids = world.scratch().join("pids");
-        let script = format!("#!/bin/sh\necho $$ >> {}\nsleep 600\n", pids.display());
-        let nft = world.write_file("nft", &script, 0o755);
-        let bin = nft.parent().expect("a directory").display().to_string();
-        let scratch = world.scratch().display().to_string();
-        let started = Instant::now();
-        let line = [
-            "env".to_owned(),
-            format!("PATH={bin}:/usr/sbin:/usr/bin:/sbin:/bin"),
-            World::program("actuator").display().to_string(),
-            format!("--config.file={scratch}/egress.yml"),
-            format!("--state.directory={scratch}/state"),
-            "killswitch".into(),
-            "load".into(),
-        ];
-        let line: Vec<&str> = line.iter().map(String::as_str).collect();
-        let said = world.run(Ns::Egress, &line);
-        let took = started.elapsed();
-        assert_eq!(said.status.code(), Some(3), "{said:?}");
-        assert!(took < Duration::from_secs(6), "{took:?}");
-        let pids = std::fs::read_to_string(pids).expect("it was asked");
-        for pid in pids.lines() {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            assert!(stat.is_empty() || stat.contains(") Z "), "left over: {stat}");
-        }
-        assert!(!world.exec_ok(Ns::Egress, &["ps", "-eo", "args"]).contains("sleep 600"));
-    });
-}
-
-#[test]
 fn a_guard_that_cannot_start_is_told_once_and_tried_until_it_can() {
     inside("a_guard_that_cannot_start_is_told_once_and_tried_until_it_can", |world| {
         locked(world);

@@ -5,6 +5,7 @@
 
 use nftables::types::NfFamily;
 
+use super::deny_all;
 use super::dsl::{
     Rule, Words, accept, any_of, carries, count, give, goto, in_by, is, is_not, marked, names,
     out_by, prohibit, quoted, rule,
@@ -25,6 +26,7 @@ const MANGLE: i32 = -150;
 /// The devices that lead outside are named in a set: rules on them need none of them to exist.
 pub fn table(paths: &[Rules], uplinks: &[String]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::INet, TABLE);
+    spec.first = Some(deny_all::deleted());
     add_endpoints(&mut spec, paths);
     spec.set("uplinks", "ifname", false, uplinks.iter().map(quoted).collect());
     if paths.len() > 1 {

@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 mod counter;
+mod deny_all;
 mod dsl;
 pub mod foreign;
 mod guard;
@@ -22,6 +23,7 @@ mod watch;
 mod ways;
 
 use std::collections::BTreeSet;
+use std::io;
 
 use nftables::types::NfFamily;
 
@@ -282,8 +284,30 @@ fn stop_table(paths: &[(Rules, StopKind)], living: &[Rules]) -> Option<TableSpec
     (!cut.is_empty()).then(|| stop::table(&cut, &present(living)))
 }
 
-/// Takes both walls off. Only ever on a person's word.
+/// Refuses everything, for a boot, until [`load_killswitch`] replaces it in its own transaction.
+pub fn deny_all() -> Result<(), NftError> {
+    deny_all::load()
+}
+
+/// Whether [`deny_all`] is in force: no lock has been loaded since.
+pub fn is_all_denied() -> bool {
+    netlink::has_table(NfFamily::INet, deny_all::TABLE).unwrap_or(false)
+}
+
+/// Whether a killswitch is loaded, whatever is in it. Asked without `nft`.
+pub fn is_locked() -> io::Result<bool> {
+    netlink::has_table(NfFamily::INet, killswitch::TABLE)
+}
+
+/// For a host whose lock a person has taken off meanwhile.
+pub fn lift_deny_all() -> Result<(), NftError> {
+    if is_all_denied() { deny_all::remove() } else { Ok(()) }
+}
+
+/// Takes both walls off, and what refuses everything where they were never loaded. Only ever on a
+/// person's word.
 pub fn unlock() -> Result<(), NftError> {
+    lift_deny_all()?;
     transaction::remove(NfFamily::NetDev, watch::TABLE)?;
     fault::point(Point::UnlockWatchOff);
     transaction::remove(NfFamily::INet, killswitch::TABLE)?;

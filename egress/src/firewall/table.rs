@@ -66,6 +66,8 @@ pub struct TableSpec {
     pub family: NfFamily,
     pub name: &'static str,
     pub flags: Option<&'static str>,
+    /// What its transaction begins with, in nft's own language.
+    pub first: Option<String>,
     pub counters: Vec<String>,
     pub sets: Vec<Set>,
     pub chains: Vec<Chain>,
@@ -73,12 +75,13 @@ pub struct TableSpec {
 
 impl TableSpec {
     pub fn new(family: NfFamily, name: &'static str) -> Self {
-        Self { family, name, flags: None, counters: vec![], sets: vec![], chains: vec![] }
+        let (counters, sets, chains) = (vec![], vec![], vec![]);
+        Self { family, name, flags: None, first: None, counters, sets, chains }
     }
 
     /// The same by another name and with other flags, its base chains `later` steps of priority later.
     pub fn copy_to(mut self, name: &'static str, flags: &'static str, later: i32) -> Self {
-        (self.name, self.flags) = (name, Some(flags));
+        (self.name, self.flags, self.first) = (name, Some(flags), None);
         for hook in self.chains.iter_mut().filter_map(|chain| chain.hook.as_mut()) {
             hook.priority += later;
         }

@@ -77,7 +77,8 @@ pub fn remove(family: NfFamily, table: &str) -> Result<bool, NftError> {
 pub fn commands(spec: &TableSpec, present: Option<&Listing>) -> String {
     let (family, table) = (family_word(spec.family), spec.name);
     let flags = spec.flags.map_or_else(String::new, |flags| format!(" {{ flags {flags}; }}"));
-    let mut commands = format!("add table {family} {table}{flags}\nflush table {family} {table}\n");
+    let mut commands = spec.first.clone().unwrap_or_default();
+    let _ = writeln!(commands, "add table {family} {table}{flags}\nflush table {family} {table}");
     for (kind, body) in present.into_iter().flat_map(Listing::objects) {
         let name = body["name"].as_str().unwrap_or_default();
         let stays = match kind {
