@@ -48,6 +48,8 @@ pub fn validate(config: &Config, store: &Store, on_host: Option<String>) -> Repl
                 path.name
             ));
         }
+        let left_out = path.workload.subordinate_ids_left_out();
+        lines.extend(left_out.iter().map(|said| format!("{}: {said}", path.name)));
         lines.extend(advice::of(path).iter().map(|advice| format!("{}: {advice}", path.name)));
     }
     Reply::new(lines, worst)

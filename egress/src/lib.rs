@@ -28,6 +28,7 @@ pub mod process;
 pub mod run;
 pub mod state;
 pub mod tunnel;
+pub mod users;
 
 #[cfg(test)]
 mod upgrade_tests;

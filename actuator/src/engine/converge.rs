@@ -194,6 +194,8 @@ impl Engine {
         }
         told.lines.extend(taken_over.map(|said| format!("{}: {said}", path.name)));
         told.lines.extend(advice::half(path).map(|said| format!("{}: {said}", path.name)));
+        let left_out = path.workload.subordinate_ids_left_out();
+        told.lines.extend(left_out.iter().map(|said| format!("{}: warning: {said}", path.name)));
         if steps.is_empty() {
             told.lines.push(format!("{}: nothing to change, endpoint {}", path.name, state.active));
         }

@@ -192,8 +192,13 @@ pub enum Problem {
     Cgroup(Shown),
     #[error("there is no user {0} on this host; create it, or write its number")]
     UnknownUser(Shown),
-    #[error("is no user; write a name, or a number below 4294967295")]
+    #[error(
+        "is no user; write a name, a number below 4294967295, or a range of numbers such as \
+         \"100000-165535\""
+    )]
     Uid,
+    #[error("the subordinate ids of this user cannot be read from /etc/subuid ({0}); correct the file")]
+    Subordinate(String),
     #[error("root runs the tunnel and the host; lock another user, or the whole host")]
     RootLocked,
     #[error(

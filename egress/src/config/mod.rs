@@ -33,6 +33,7 @@ use ipnet::IpNet;
 use crate::key::{PublicKey, SecretKey};
 use crate::mark::Mark;
 use crate::names::{EndpointName, PathName};
+use crate::users::UserRange;
 
 pub use error::{ConfigError, Place, Problem, TunnelAddresses};
 pub use health::{DnsName, FailoverTo, Health, ProbeInterval, Question, TunnelProbe};
@@ -121,7 +122,7 @@ pub enum Workload {
     /// Sockets made in these cgroups, by their path below `/sys/fs/cgroup`.
     Cgroups(Vec<String>),
     /// Sockets of these users.
-    Users(Vec<u32>),
+    Users(Vec<UserRange>),
 }
 
 impl Workload {
@@ -130,6 +131,14 @@ impl Workload {
         match self {
             Self::Host | Self::Interfaces(_) => 2,
             Self::Cgroups(_) | Self::Users(_) => 1,
+        }
+    }
+
+    /// What its users may send as without being locked in, each as a sentence for people.
+    pub fn subordinate_ids_left_out(&self) -> Vec<String> {
+        match self {
+            Self::Users(users) => crate::users::left_out(users),
+            _ => Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use super::read::{PATH, choice, some};
 use super::shown::Shown;
 use super::yaml::Node;
 use super::{PathConfig, Uplinks, Workload, value};
+use crate::users::{self, SUBORDINATE, UserRange};
 
 pub(super) const SCOPED: &[&str] = &["interfaces", "cgroups", "users"];
 
@@ -35,7 +36,7 @@ pub(super) fn workload(at: &Cursor<'_>) -> Result<Workload, ConfigError> {
     Ok(match scope {
         "interfaces" => Workload::Interfaces(list.values(entrance)?),
         "cgroups" => Workload::Cgroups(list.values(cgroup)?),
-        _ => Workload::Users(items.iter().map(user).collect::<Result<_, _>>()?),
+        _ => Workload::Users(users(&items)?),
     })
 }
 
@@ -60,20 +61,56 @@ fn cgroup(text: &str) -> Result<String, Problem> {
     if wrong { Err(Problem::Cgroup(Shown::of(text))) } else { Ok(path.to_owned()) }
 }
 
-fn user(at: &Cursor<'_>) -> Result<u32, ConfigError> {
-    let uid = if let Node::Integer(uid) = at.node() {
-        u32::try_from(*uid).map_err(|_| at.error(Problem::Uid))?
-    } else {
-        let name = at.text()?;
-        let unknown = || at.error(Problem::UnknownUser(Shown::of(name)));
-        User::from_name(name).ok().flatten().ok_or_else(unknown)?.uid.as_raw()
-    };
-    // All ones is how the kernel writes that there is no user.
-    match uid {
-        0 => Err(at.error(Problem::RootLocked)),
-        u32::MAX => Err(at.error(Problem::Uid)),
-        uid => Ok(uid),
+/// The users in the order written, then the subordinate ids of those that are named. No id is held
+/// twice, for nft takes no ranges that overlap.
+fn users(items: &[Cursor<'_>]) -> Result<Vec<UserRange>, ConfigError> {
+    let (mut all, mut subordinate) = (Vec::new(), Vec::new());
+    for at in items {
+        let (own, others) = user(at)?;
+        if all.iter().any(|earlier| own.overlaps(*earlier)) {
+            return Err(at.error(Problem::ListedTwice(own.to_string())));
+        }
+        all.push(own);
+        subordinate.extend(others);
     }
+    for range in subordinate {
+        all.extend(range.without(&all));
+    }
+    Ok(all)
+}
+
+/// A user's own id, or a range as written; and the ids that a user who is named may take on.
+fn user(at: &Cursor<'_>) -> Result<(UserRange, Vec<UserRange>), ConfigError> {
+    let (own, others) = if let Node::Integer(uid) = at.node() {
+        let uid = u32::try_from(*uid).map_err(|_| at.error(Problem::Uid))?;
+        (UserRange::from(uid), Vec::new())
+    } else {
+        let text = at.text()?;
+        if text.starts_with(|c: char| c.is_ascii_digit()) {
+            let range = text.parse().or_else(|_| text.parse().map(|uid: u32| uid.into()));
+            (range.map_err(|_| at.error(Problem::Uid))?, Vec::new())
+        } else {
+            let unknown = || at.error(Problem::UnknownUser(Shown::of(text)));
+            let uid = User::from_name(text).ok().flatten().ok_or_else(unknown)?.uid.as_raw();
+            let file = Path::new(SUBORDINATE);
+            if file.exists() {
+                at.note(file);
+            }
+            let others = users::subordinate(text, uid)
+                .map_err(|error| at.error(Problem::Subordinate(error.to_string())))?;
+            (uid.into(), others)
+        }
+    };
+    for range in std::iter::once(&own).chain(&others) {
+        if range.contains(0) {
+            return Err(at.error(Problem::RootLocked));
+        }
+        // All ones is how the kernel writes that there is no user.
+        if range.contains(u32::MAX) {
+            return Err(at.error(Problem::Uid));
+        }
+    }
+    Ok((own, others))
 }
 
 /// Every cgroup that is named is there: only a rule on one that exists can be loaded.
@@ -144,14 +181,13 @@ pub(super) fn disjoint(at: &[Cursor<'_>], paths: &[PathConfig]) -> Result<(), Co
 fn claimed_again(workload: &Workload) -> Option<String> {
     let again = |nth: usize| match workload {
         Workload::Interfaces(names) => names[..nth].contains(&names[nth]),
-        Workload::Users(uids) => uids[..nth].contains(&uids[nth]),
         Workload::Cgroups(names) => names[..nth].iter().any(|name| nested(name, &names[nth])),
-        Workload::Host => false,
+        // Users are compared where they are read.
+        Workload::Host | Workload::Users(_) => false,
     };
     let items: Vec<String> = match workload {
         Workload::Interfaces(names) | Workload::Cgroups(names) => names.clone(),
-        Workload::Users(uids) => uids.iter().map(ToString::to_string).collect(),
-        Workload::Host => Vec::new(),
+        Workload::Host | Workload::Users(_) => Vec::new(),
     };
     (0..items.len()).find(|nth| again(*nth)).map(|nth| items[nth].clone())
 }
@@ -163,7 +199,8 @@ fn overlap(one: &Workload, other: &Workload) -> Option<String> {
             one.iter().find(|name| other.contains(name)).cloned()
         }
         (Workload::Users(one), Workload::Users(other)) => {
-            one.iter().find(|uid| other.contains(uid)).map(ToString::to_string)
+            let is_held = |uids: &&UserRange| other.iter().any(|other| uids.overlaps(*other));
+            one.iter().find(is_held).map(ToString::to_string)
         }
         (Workload::Cgroups(one), Workload::Cgroups(other)) => {
             one.iter().find(|name| other.iter().any(|other| nested(name, other))).cloned()
@@ -191,7 +228,8 @@ impl Workload {
                 rest(own, |name| other.contains(name)).map(Self::Interfaces)
             }
             (Self::Users(own), Self::Users(other)) => {
-                rest(own, |uid| other.contains(uid)).map(Self::Users)
+                let rest: Vec<_> = own.iter().flat_map(|uids| uids.without(other)).collect();
+                (!rest.is_empty()).then_some(Self::Users(rest))
             }
             (Self::Cgroups(own), Self::Cgroups(other)) => {
                 rest(own, |name| other.iter().any(|other| inside(name, other))).map(Self::Cgroups)

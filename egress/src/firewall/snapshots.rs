@@ -51,7 +51,7 @@ fn kinds() -> Vec<(&'static str, Vec<Rules>)> {
         ("host", vec![host()]),
         ("interfaces", vec![interfaces()]),
         ("cgroups", vec![scoped(&Workload::Cgroups(vec!["vpn.slice/work".into()]))]),
-        ("users", vec![scoped(&Workload::Users(vec![1000, 1001]))]),
+        ("users", vec![scoped(&Workload::Users(vec![1000.into(), 1001.into()]))]),
         ("host-and-interfaces", vec![host(), interfaces()]),
         ("by-one-mask", by_one_mask()),
     ]

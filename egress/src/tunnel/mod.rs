@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{PathConfig, Workload};
 use crate::mark::Mark;
+use crate::users::UserRange;
 
 pub use link::{Link, has_ipv6, maker, mtu};
 pub use make::{Implementation, implementation, make, make_device, take_down};
@@ -73,7 +74,7 @@ pub enum Selector {
     /// Those with this in their mark.
     Marked(Mark),
     /// Those of these users.
-    Users(Vec<u32>),
+    Users(Vec<UserRange>),
 }
 
 /// A tunnel as it is to be. Holds no key; kept in state, so that it is made again as converged.

@@ -54,7 +54,7 @@ pub fn wanted_rules(tunnel: &Tunnel, family: Family) -> Vec<Entry> {
         Selector::Users(users) => {
             rules.push(rule(format!("priority {OWN_PACKETS} fwmark {mark:#x} lookup main")));
             rules.extend(users.iter().map(|user| {
-                rule(format!("priority {SCOPED} uidrange {user}-{user} lookup {table}"))
+                rule(format!("priority {SCOPED} uidrange {} lookup {table}", user.ends()))
             }));
         }
     }
@@ -214,7 +214,7 @@ mod tests {
         let all = [
             Selector::Host,
             Selector::Marked(Mark::bits(0x0100_0000)),
-            Selector::Users(vec![1000]),
+            Selector::Users(vec![1000.into()]),
         ];
         for selector in all {
             for rule in wanted_rules(&tunnel(selector), Family::V6) {
@@ -223,7 +223,7 @@ mod tests {
         }
         // A rule for some packets only is another rule.
         assert!(!there.iter().any(|rule| rule.contains("lookup 77")), "{there:?}");
-        let others = wanted_rules(&tunnel(Selector::Users(vec![1001])), Family::V4);
+        let others = wanted_rules(&tunnel(Selector::Users(vec![1001.into()])), Family::V4);
         assert_eq!(others.iter().filter(|rule| !there.contains(&rule.what)).count(), 1);
     }
 

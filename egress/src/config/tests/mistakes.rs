@@ -82,6 +82,10 @@ const WORKLOADS: &[Case] = &[
     ("workload: host", "workload: {interfaces: [br0, br0]}", "egress.yml:6: paths[0].workload: `br0` is listed twice"),
     ("workload: host", "workload: {users: [nobody-of-that-name]}", "egress.yml:6: paths[0].workload.users[0]: there is no user `nobody-of-that-name` on this host; create it"),
     ("workload: host", "workload: {users: [root]}", "egress.yml:6: paths[0].workload.users[0]: root runs the tunnel and the host"),
+    ("workload: host", "workload: {users: ['0-7']}", "egress.yml:6: paths[0].workload.users[0]: root runs the tunnel and the host"),
+    ("workload: host", "workload: {users: ['7-4294967295']}", "egress.yml:6: paths[0].workload.users[0]: is no user; write a name, a number below 4294967295, or a range of numbers such as"),
+    ("workload: host", "workload: {users: ['9-7']}", "egress.yml:6: paths[0].workload.users[0]: is no user"),
+    ("workload: host", "workload: {users: [1000, '900-1001']}", "egress.yml:6: paths[0].workload.users[1]: `900-1001` is listed twice"),
     ("workload: host", "workload: {users: [0]}", "root runs the tunnel and the host"),
     ("workload: host", "workload: {users: [4294967295]}", "egress.yml:6: paths[0].workload.users[0]: is no user"),
     ("workload: host", "workload: {cgroups: [/]}", "egress.yml:6: paths[0].workload.cgroups[0]: `/` is no cgroup; write its path below /sys/fs/cgroup"),
@@ -345,6 +349,11 @@ fn what_two_paths_claim_is_told() {
             ("workload: host", "workload: {users: [1000]}"),
             ("wg1", "wg1"),
             "egress.yml:25: paths[1]: cannot be told from that of path `media`",
+        ),
+        (
+            ("workload: host", "workload: {users: ['1000-1999', 7]}"),
+            ("[1001]}", "['1900-2100']}\n    workload_mark: 0x2000000"),
+            "egress.yml:28: paths[1].workload: `1900-2100` is locked in by path `media` already",
         ),
         (
             users,
