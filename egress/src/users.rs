@@ -83,7 +83,11 @@ impl From<u32> for UserRange {
 
 impl fmt::Display for UserRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { write!(f, "{}", self.first) } else { f.write_str(&self.ends()) }
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            f.write_str(&self.ends())
+        }
     }
 }
 

@@ -197,7 +197,9 @@ pub enum Problem {
          \"100000-165535\""
     )]
     Uid,
-    #[error("the subordinate ids of this user cannot be read from /etc/subuid ({0}); correct the file")]
+    #[error(
+        "the subordinate ids of this user cannot be read from /etc/subuid ({0}); correct the file"
+    )]
     Subordinate(String),
     #[error("root runs the tunnel and the host; lock another user, or the whole host")]
     RootLocked,
