@@ -1,7 +1,6 @@
 //! One broken collector hides none of the others, within the time that Prometheus waits: S7.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use lab::pages::Page;
@@ -55,32 +54,6 @@ struct Breakage {
 
 const BREAKAGES: &[Breakage] = &[
     Breakage {
-        what: "nft is missing",
-        collector: "nftables",
-        told: "install nftables",
-        harm: |world| nft(world, None),
-        mend: whole_nft,
-    },
-    Breakage {
-        what: "nft is not permitted",
-        collector: "nftables",
-        told: "CAP_NET_ADMIN",
-        harm: |world| {
-            nft(
-                world,
-                Some("exec /usr/bin/setpriv --bounding-set=-all --inh-caps=-all nft \"$@\""),
-            );
-        },
-        mend: whole_nft,
-    },
-    Breakage {
-        what: "nft hangs",
-        collector: "nftables",
-        told: "nft did not answer",
-        harm: |world| nft(world, Some("exec /bin/sleep 600")),
-        mend: whole_nft,
-    },
-    Breakage {
         what: "the userspace daemon hangs",
         collector: "wireguard",
         told: "interface wg0 did not answer",
@@ -109,27 +82,6 @@ const BREAKAGES: &[Breakage] = &[
         mend: |world| world.edit_config("path:", "paths:"),
     },
 ];
-
-/// The exporter finds no other nft than this; `None`: none at all.
-fn nft(world: &World, script: Option<&str>) {
-    let file = world.scratch().join("bin/nft");
-    // A script that runs is not written over.
-    let _ = std::fs::remove_file(&file);
-    if let Some(script) = script {
-        let text = format!("#!/bin/sh\nPATH=/usr/sbin:/sbin:/usr/bin:/bin\n{script}\n");
-        world.write_file("bin/nft", &text, 0o755);
-    }
-    // Nothing has to be asked of nft while no rule may have changed.
-    world.bump_generation();
-}
-
-fn whole_nft(world: &mut World) {
-    nft(world, None);
-    let real = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"].into_iter();
-    let real = real.map(std::path::Path::new).find(|file| file.exists()).expect("nft");
-    symlink(real, world.scratch().join("bin/nft")).expect("a link");
-    world.bump_generation();
-}
 
 fn signal(world: &mut World, signal: Signal) {
     assert!(world.signal_wireguard(signal), "there is a daemon");
@@ -169,7 +121,7 @@ fn s7_a_broken_collector_hides_none_of_the_others() {
         world.write_config(&EgressConfig::quick());
         world.actuator_ok(&["converge"]);
         std::fs::create_dir(world.scratch().join("bin")).expect("a directory");
-        whole_nft(world);
+        // It finds no program at all: what it reports it reads from the kernel itself.
         let path = format!("PATH={}", world.scratch().join("bin").display());
         let exporter = world.start_exporter_by(&["env", &path]);
         let healthy = |world: &World| {

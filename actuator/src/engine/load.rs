@@ -74,8 +74,8 @@ impl Engine {
             };
             let ids = |name: &String| Some((name.clone(), *cgroups.get(name)?));
             new.intended = Some(Intended {
-                killswitch: killswitch.digest(),
-                watch: watch.digest(),
+                killswitch: killswitch.digest().to_owned(),
+                watch: watch.digest().to_owned(),
                 cgroups: one.rules.cgroups().iter().filter_map(ids).collect(),
                 rules: one.rules,
                 uplinks: uplinks.clone(),

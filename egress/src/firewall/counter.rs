@@ -1,5 +1,5 @@
 //! Named counters, asked of the kernel by netlink: neither the look before a switch nor a scrape
-//! shall wait for a process to start. What is not understood is an error, and `nft` is asked instead.
+//! shall wait for more than that. What is not understood is an error, never zero.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -7,8 +7,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::listing::Listing;
-use super::nft::{self, NftError};
+use super::nft::{self, NftError, Ruleset};
 use super::reading::{Fact, Facts, Refusal, Table};
 use super::rules::Rules;
 
@@ -57,11 +56,11 @@ struct Needed {
 /// What is in the way of `path`, in every table that is not ours. `uplink`: the device that its
 /// packets leave by, where there is one only.
 pub fn blocked(path: &Rules, uplink: Option<&str>) -> Result<Vec<Blocked>, NftError> {
-    let ruleset = Listing::of(nft::list(&["ruleset"])?.unwrap_or_default());
+    let ruleset = Ruleset::of(nft::list(&["ruleset"])?.unwrap_or_default());
     Ok(find(&ruleset, &needed(path, uplink)))
 }
 
-fn find(ruleset: &Listing, needed: &[Needed]) -> Vec<Blocked> {
+fn find(ruleset: &Ruleset, needed: &[Needed]) -> Vec<Blocked> {
     let foreign = |body: &Value| !body["table"].as_str().unwrap_or_default().starts_with(OURS);
     let mut found = Vec::new();
     for (_, base) in ruleset.objects().filter(|(kind, body)| *kind == "chain" && foreign(body)) {
@@ -166,7 +165,7 @@ mod tests {
     use super::*;
 
     /// A foreign table with one base chain at `hook`, and these rules.
-    fn ruleset(hook: &str, policy: &str, rules: &[Value]) -> Listing {
+    fn ruleset(hook: &str, policy: &str, rules: &[Value]) -> Ruleset {
         let chain = |name: &str| json!({"family": "inet", "table": "theirs", "name": name});
         let mut base = chain("base");
         for (key, value) in [("type", "filter"), ("hook", hook), ("policy", policy)] {
@@ -183,7 +182,7 @@ mod tests {
             objects.push(json!({"rule": {"family": "inet", "table": "theirs", "chain": chain,
                 "handle": at, "expr": expr}}));
         }
-        Listing::of(objects)
+        Ruleset::of(objects)
     }
 
     fn is(of: &str, key: &str, op: &str, right: &Value) -> Value {
@@ -294,6 +293,6 @@ mod tests {
     fn our_own_tables_are_not_foreign() {
         let ours = json!({"chain": {"family": "inet", "table": "vpn_egress", "name": "output",
             "hook": "output", "policy": "drop"}});
-        assert_eq!(find(&Listing::of(vec![ours]), &[handshake()]), []);
+        assert_eq!(find(&Ruleset::of(vec![ours]), &[handshake()]), []);
     }
 }

@@ -13,7 +13,6 @@ use std::thread;
 use std::time::Instant;
 
 use nftables::types::NfFamily;
-use serde_json::{Value, json};
 
 use super::listing::Listing;
 use super::nft::{NFT_TIMEOUT, NftError};
@@ -109,27 +108,9 @@ impl Holder {
     }
 }
 
-/// A copy as if it were the original, so that the two can be compared.
-pub fn read(family: NfFamily, copy: &str, original: &str) -> Result<Option<Listing>, NftError> {
-    let copy = Listing::read_if_there(family, copy)?;
-    Ok(copy.map(|copy| {
-        let objects =
-            copy.objects().map(|(kind, body)| json!({ kind: as_in(original, kind, body) }));
-        Listing::of(objects.collect())
-    }))
-}
-
-fn as_in(original: &str, kind: &str, body: &Value) -> Value {
-    let mut body = body.clone();
-    body[if kind == "table" { "name" } else { "table" }] = json!(original);
-    if let Some(fields) = body.as_object_mut().filter(|_| kind == "table") {
-        // "owner"; nft 1.0.6 prints memory that is not its own there.
-        fields.remove("flags");
-    }
-    if let Some(priority) = body["prio"].as_i64().filter(|_| kind == "chain") {
-        body["prio"] = json!(priority - i64::from(AFTER));
-    }
-    body
+/// A copy, with the digest that the original has.
+pub fn read(family: NfFamily, copy: &str) -> Result<Option<Listing>, NftError> {
+    Listing::read_later(family, copy, AFTER)
 }
 
 /// The `nft` that owns the copies. It ends with us, however we end: the kernel kills it with the
@@ -219,21 +200,5 @@ fn spawn(output: &io::PipeWriter) -> io::Result<Child> {
     match command("setpriv", &["--pdeathsig", "KILL", "nft", "-j", "-i"]) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => command("nft", &["-j", "-i"]),
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copy_is_read_as_the_original_would_be() {
-        let chain =
-            |table: &str, prio: i64| json!({"table": table, "name": "output", "prio": prio});
-        assert_eq!(as_in("w", "chain", &chain("w_guard", 1)), chain("w", 0));
-        let rule = |table: &str| json!({"table": table, "chain": "output", "prio": 7});
-        assert_eq!(as_in("w", "rule", &rule("w_guard")), rule("w"), "only chains are shifted");
-        let table = json!({"name": "w_guard", "flags": "noise"});
-        assert_eq!(as_in("w", "table", &table), json!({"name": "w"}));
     }
 }

@@ -1,28 +1,35 @@
-//! A table as the kernel has it: comparable with another listing, and its counters.
+//! A table as the kernel has it: comparable with another one, and its counters.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::io;
+use std::sync::Arc;
 
 use nftables::types::NfFamily;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::netlink;
-use super::nft::{self, NftError};
+use super::dump::{self, Chain, NFT_OBJECT_COUNTER};
+use super::nft::NftError;
+use super::{canonical, counter, netlink};
 
-#[derive(Debug, Clone)]
+/// How often a table is read again that changed while it was read.
+const ATTEMPTS: u32 = 5;
+
+/// Cheap to clone: what was read is shared.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
-    objects: Arc<Vec<Value>>,
-    /// Apart from the objects: they move while the rules stay.
+    table: Arc<Table>,
+    /// Apart from the rest: they move while the rules stay.
     counters: BTreeMap<String, Count>,
-    /// Made when it is first asked for.
-    digest: Arc<OnceLock<String>>,
 }
 
-impl PartialEq for Listing {
-    fn eq(&self, other: &Self) -> bool {
-        self.objects == other.objects && self.counters == other.counters
-    }
+#[derive(Debug, PartialEq)]
+struct Table {
+    handle: u64,
+    chains: Vec<Chain>,
+    /// (kind, name) of all that is neither a chain nor a rule; the kind as nft names it.
+    others: Vec<(&'static str, String)>,
+    rules: usize,
+    digest: String,
 }
 
 /// A named counter's value.
@@ -40,165 +47,122 @@ pub fn family_word(family: NfFamily) -> &'static str {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    let mut text = String::new();
+    canonical::hex(&mut text, bytes);
+    text
 }
 
 impl Listing {
-    pub fn of(objects: Vec<Value>) -> Self {
-        let counters = objects.iter().filter_map(|object| counter(object.get("counter")?));
-        let counters = counters.collect();
-        Self { objects: Arc::new(objects), counters, digest: Arc::default() }
+    /// `None`: there is no such table.
+    pub fn read(family: NfFamily, table: &str) -> Result<Option<Self>, NftError> {
+        Self::read_later(family, table, 0)
+    }
+
+    /// The same, where its base chains come so many steps of priority `later` than those of the table
+    /// that its digest is compared with.
+    pub fn read_later(family: NfFamily, table: &str, later: i32) -> Result<Option<Self>, NftError> {
+        let mut last = io::ErrorKind::Interrupted.into();
+        for _ in 0..ATTEMPTS {
+            match Self::read_once(family, table, later) {
+                Err(error) if is_a_change(&error) => last = error,
+                other => return other.map_err(NftError::unread),
+            }
+        }
+        Err(NftError::unread(last))
+    }
+
+    fn read_once(family: NfFamily, name: &str, later: i32) -> io::Result<Option<Self>> {
+        let Some(table) = dump::table(family, name)? else {
+            return Ok(None);
+        };
+        let counters = counter::all(family, name)?;
+        let canonical = canonical::text(&table, later);
+        tracing::trace!(table = name, canonical, "read");
+        let named = table.sets.iter().filter(|(_, set)| !set.is_anonymous());
+        let sets =
+            named.map(|(name, set)| (if set.is_map() { "map" } else { "set" }, name.clone()));
+        let objects = table.objects.iter().map(|one| (word(one.kind), one.name.clone()));
+        let flowtables = table.flowtables.iter().map(|name| ("flowtable", name.clone()));
+        let table = Table {
+            handle: table.handle,
+            // Flowtables last: a chain may use what a set or an object does not.
+            others: sets.chain(objects).chain(flowtables).collect(),
+            rules: table.rules.len(),
+            chains: table.chains,
+            digest: hex(&Sha256::digest(&canonical)),
+        };
+        Ok(Some(Self { table: Arc::new(table), counters }))
     }
 
     /// The same rules, as they have counted since; `None` where these are not the same counters.
     pub fn counted(&self, counters: BTreeMap<String, Count>) -> Option<Self> {
         let same = self.counters.keys().eq(counters.keys());
-        same.then(|| Self { counters, ..self.clone() })
+        same.then(|| Self { counters, table: Arc::clone(&self.table) })
     }
 
-    pub fn read(family: NfFamily, table: &str) -> Result<Option<Self>, NftError> {
-        let objects = nft::list(&["table", family_word(family), table])?;
-        Ok(objects.map(Self::of))
+    pub fn chains(&self) -> &[Chain] {
+        &self.table.chains
     }
 
-    /// The same of one that mostly is not there: to be told so takes no process.
-    pub fn read_if_there(family: NfFamily, table: &str) -> Result<Option<Self>, NftError> {
-        match netlink::has_table(family, table) {
-            Ok(false) => Ok(None),
-            _ => Self::read(family, table),
-        }
+    /// (kind, name) of all that is neither a chain nor a rule, as nft names them.
+    pub fn others(&self) -> &[(&'static str, String)] {
+        &self.table.others
     }
 
-    /// (kind, body) of every object.
-    pub fn objects(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.objects.iter().filter_map(|object| {
-            let (kind, body) = object.as_object()?.iter().next()?;
-            Some((kind.as_str(), body))
-        })
+    /// The table itself, and all that is in it.
+    pub fn objects(&self) -> usize {
+        1 + self.table.chains.len() + self.table.others.len() + self.table.rules
     }
 
-    pub fn has(&self, kind: &str, name: &str) -> bool {
-        self.objects().any(|(its, body)| its == kind && body["name"] == name)
+    pub fn rules(&self) -> usize {
+        self.table.rules
+    }
+
+    pub fn has_chain(&self, name: &str) -> bool {
+        self.table.chains.iter().any(|chain| chain.name == name)
     }
 
     pub fn counter(&self, name: &str) -> Option<Count> {
         self.counters.get(name).copied()
     }
 
-    /// The kernel gives no number twice: another one is a table that was made anew.
-    pub fn table_handle(&self) -> Option<u64> {
-        let table = self.objects().find(|(kind, _)| *kind == "table");
-        table.and_then(|(_, body)| body["handle"].as_u64())
+    /// The kernel gives no number twice: another one is a table that was made again.
+    pub fn table_handle(&self) -> u64 {
+        self.table.handle
     }
 
     pub fn has_counters(&self) -> bool {
         !self.counters.is_empty()
     }
 
-    /// SHA-256 over all that makes the rules what they are: not handles, not counts, not the order
-    /// in which nft lists a set. Rules keep their order, which decides what they do.
-    pub fn digest(&self) -> String {
-        self.digest.get_or_init(|| self.compute_digest()).clone()
-    }
-
-    fn compute_digest(&self) -> String {
-        let mut objects: Vec<String> = Vec::new();
-        let mut rules: Vec<(&str, String)> = Vec::new();
-        for (kind, body) in self.objects() {
-            let text = format!("{kind} {}", normal(body));
-            if kind == "rule" {
-                rules.push((body["chain"].as_str().unwrap_or_default(), text));
-            } else {
-                objects.push(text);
-            }
-        }
-        // Within a chain the order counts; between chains nft may list as it likes.
-        rules.sort_by_key(|(chain, _)| *chain);
-        objects.sort();
-        let mut hash = Sha256::new();
-        for line in objects.iter().chain(rules.iter().map(|(_, text)| text)) {
-            hash.update(line);
-            hash.update("\n");
-        }
-        hex(&hash.finalize())
-    }
-
-    pub fn rules(&self) -> usize {
-        self.objects().filter(|(kind, _)| *kind == "rule").count()
+    /// SHA-256 over all that makes the rules what they are, whichever `nft` has written them.
+    pub fn digest(&self) -> &str {
+        &self.table.digest
     }
 }
 
-fn counter(body: &Value) -> Option<(String, Count)> {
-    let count = Count { packets: body["packets"].as_u64()?, bytes: body["bytes"].as_u64()? };
-    Some((body["name"].as_str()?.to_owned(), count))
+/// Somebody else wrote while the table was read.
+fn is_a_change(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::NotFound)
 }
 
-fn normal(body: &Value) -> Value {
-    let mut body = body.clone();
-    if let Some(fields) = body.as_object_mut() {
-        for moving in ["handle", "packets", "bytes"] {
-            fields.remove(moving);
-        }
-        if let Some(Value::Array(elements)) = fields.get_mut("elem") {
-            elements.sort_by_key(ToString::to_string);
-        }
+/// nft's word for a kind of object.
+fn word(kind: u32) -> &'static str {
+    match kind {
+        NFT_OBJECT_COUNTER => "counter",
+        2 => "quota",
+        3 => "ct helper",
+        4 => "limit",
+        6 => "tunnel",
+        7 => "ct timeout",
+        8 => "secmark",
+        9 => "ct expectation",
+        10 => "synproxy",
+        _ => "object",
     }
-    body
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn rule(chain: &str, handle: u32, verdict: &str) -> Value {
-        json!({"rule": {"chain": chain, "handle": handle, "expr": [{verdict: null}]}})
-    }
-
-    #[test]
-    fn s7_what_changes_a_rule_changes_the_digest_and_nothing_else_does() {
-        let set = |elements: Value| json!({"set": {"name": "s", "handle": 1, "elem": elements}});
-        let counter = |packets: u64| json!({"counter": {"name": "c", "packets": packets}});
-        let base = Listing::of(vec![
-            set(json!(["1.1.1.1", "2.2.2.2"])),
-            counter(0),
-            rule("a", 1, "accept"),
-            rule("a", 2, "drop"),
-            rule("b", 3, "drop"),
-        ]);
-        let same = Listing::of(vec![
-            counter(77),
-            set(json!(["2.2.2.2", "1.1.1.1"])),
-            rule("b", 9, "drop"),
-            rule("a", 10, "accept"),
-            rule("a", 11, "drop"),
-        ]);
-        assert_eq!(base.digest(), same.digest());
-        let reordered = Listing::of(vec![
-            set(json!(["1.1.1.1", "2.2.2.2"])),
-            counter(0),
-            rule("a", 1, "drop"),
-            rule("a", 2, "accept"),
-            rule("b", 3, "drop"),
-        ]);
-        let widened = Listing::of(vec![
-            set(json!(["1.1.1.1", "2.2.2.2", "3.3.3.3"])),
-            counter(0),
-            rule("a", 1, "accept"),
-            rule("a", 2, "drop"),
-            rule("b", 3, "drop"),
-        ]);
-        assert_ne!(base.digest(), reordered.digest());
-        assert_ne!(base.digest(), widened.digest());
-    }
-
-    #[test]
-    fn a_missing_counter_is_not_zero() {
-        let listing = Listing::of(vec![
-            json!({"counter": {"name": "c", "packets": 5_000_000_000_u64, "bytes": 1}}),
-        ]);
-        assert_eq!(listing.counter("c"), Some(Count { packets: 5_000_000_000, bytes: 1 }));
-        assert_eq!(listing.counter("d"), None);
-    }
+/// Whether there is such a table.
+pub fn is_there(family: NfFamily, table: &str) -> Result<bool, NftError> {
+    netlink::has_table(family, table).map_err(NftError::unread)
 }

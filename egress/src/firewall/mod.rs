@@ -1,10 +1,12 @@
 //! The rules in the kernel: killswitch, watch and hard stop, each replaced in one transaction, read
 //! back and compared. What is loaded is decided elsewhere; here it is only written and seen.
 
+mod canonical;
 pub mod cgroup;
 mod counter;
 mod deny_all;
 mod dsl;
+mod dump;
 pub mod foreign;
 mod guard;
 mod killswitch;
@@ -98,14 +100,14 @@ pub struct Counts {
 
 impl Walls {
     pub fn read() -> Result<Self, NftError> {
-        let stop = Listing::read_if_there(NfFamily::INet, stop::TABLE)?;
-        let stop_copy = || guard::read(NfFamily::INet, guard::STOP, stop::TABLE);
+        let stop = Listing::read(NfFamily::INet, stop::TABLE)?;
+        let stop_copy = || guard::read(NfFamily::INet, guard::STOP);
         Ok(Self {
             killswitch: Listing::read(NfFamily::INet, killswitch::TABLE)?,
             watch: Listing::read(NfFamily::NetDev, watch::TABLE)?,
             guard: Copies {
-                killswitch: guard::read(NfFamily::INet, guard::KILLSWITCH, killswitch::TABLE)?,
-                watch: guard::read(NfFamily::NetDev, guard::WATCH, watch::TABLE)?,
+                killswitch: guard::read(NfFamily::INet, guard::KILLSWITCH)?,
+                watch: guard::read(NfFamily::NetDev, guard::WATCH)?,
                 stop: stop.as_ref().map_or(Ok(None), |_| stop_copy())?,
             },
             stop,
@@ -133,7 +135,7 @@ impl Walls {
     /// The handles of killswitch and watch, each with that of its copy: where one is another than
     /// before, its counters began at nothing.
     pub fn table_handles(&self) -> [[Option<u64>; 2]; 2] {
-        let handle = |table: &Option<Listing>| table.as_ref().and_then(Listing::table_handle);
+        let handle = |table: &Option<Listing>| table.as_ref().map(Listing::table_handle);
         [
             [handle(&self.killswitch), handle(&self.guard.killswitch)],
             [handle(&self.watch), handle(&self.guard.watch)],
@@ -143,15 +145,15 @@ impl Walls {
     /// How the kernel's own stop table cuts this path, if it does.
     pub fn stop_kind(&self, path: &PathName) -> Option<StopKind> {
         let listing = self.stop.as_ref()?;
-        let has = |chain: &str| listing.has("chain", &permits::named(path, chain));
-        let cut = listing.has("counter", &permits::named(path, stop::STOPPED));
+        let has = |chain: &str| listing.has_chain(&permits::named(path, chain));
+        let cut = listing.counter(&permits::named(path, stop::STOPPED)).is_some();
         cut.then(|| if has(stop::NO_STATE) { StopKind::NoState } else { StopKind::Latched })
     }
 
     /// Whether the path's rules are in the killswitch.
     pub fn holds(&self, path: &PathName) -> bool {
         let blocked = permits::named(path, "blocked");
-        self.killswitch.as_ref().is_some_and(|listing| listing.has("counter", &blocked))
+        self.killswitch.as_ref().is_some_and(|listing| listing.counter(&blocked).is_some())
     }
 
     /// Whether the lock is the one that permits nothing.
@@ -165,30 +167,22 @@ impl Walls {
 
     /// Whether the guard holds a copy of the very stop that is in the kernel.
     pub fn stop_is_guarded(&self) -> bool {
-        let digest = |listing: &Option<Listing>| listing.as_ref().map(Listing::digest);
-        self.stop.is_some() && digest(&self.stop) == digest(&self.guard.stop)
+        let (stop, copy) = (self.stop.as_ref(), self.guard.stop.as_ref());
+        stop.zip(copy).is_some_and(|(stop, copy)| stop.digest() == copy.digest())
     }
 }
 
-/// Whether there is a table of this name in the kernel, whoever made it.
+/// Whether there is a table of this name in the kernel, made by any program.
 pub fn is_table(name: &str) -> bool {
-    ["ip", "inet"].iter().any(|family| matches!(nft::list(&["table", family, name]), Ok(Some(_))))
+    let of = |family| netlink::has_table(family, name).unwrap_or(false);
+    of(NfFamily::IP) || of(NfFamily::INet)
 }
 
 /// The leak counters alone, for the moment before an action, when milliseconds count.
 pub fn leaked(path: &PathName) -> Result<Leaked, NftError> {
     let name = permits::named(path, "leaked");
-    let of = |table: &str| leaked_in(table, &name);
+    let of = |table: &str| counter::read(table, &name).map_err(NftError::unread);
     Ok(Leaked { watch: of(watch::TABLE)?, guard: of(guard::WATCH)? })
-}
-
-fn leaked_in(table: &str, counter: &str) -> Result<Option<Count>, NftError> {
-    match counter::read(table, counter) {
-        Ok(count) => return Ok(count),
-        Err(error) => tracing::debug!(%error, "the leak counter is asked of nft"),
-    }
-    let listed = nft::list(&["counters", "table", "netdev", table])?;
-    Ok(listed.and_then(|objects| Listing::of(objects).counter(counter)))
 }
 
 /// Makes the guard's copies those of the walls as they were loaded with these devices.

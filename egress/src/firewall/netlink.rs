@@ -45,7 +45,12 @@ pub fn ask<T>(
     request: Request,
     read: impl FnOnce(Message<'_>) -> io::Result<T>,
 ) -> io::Result<Option<T>> {
-    match open()?.ask(request, read) {
+    absent(open()?.ask(request, read))
+}
+
+/// Of an answer, `None` where it says that there is no such thing.
+pub fn absent<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
         other => other.map(Some),
     }
@@ -59,11 +64,15 @@ fn kind(message: u16) -> u16 {
     NFNL_SUBSYS_NFTABLES << 8 | message
 }
 
-/// `linux/netfilter.h`; those of our tables.
+/// `linux/netfilter.h`
 fn number(family: NfFamily) -> u8 {
     match family {
+        NfFamily::INet => 1,
+        NfFamily::IP => 2,
+        NfFamily::ARP => 3,
         NfFamily::NetDev => 5,
-        _ => 1,
+        NfFamily::Bridge => 7,
+        NfFamily::IP6 => 10,
     }
 }
 

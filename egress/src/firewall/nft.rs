@@ -1,4 +1,5 @@
-//! Runs `nft`. Rules are sent to it in its own language; what the kernel has is read as JSON.
+//! Runs `nft`. Rules are sent to it in its own language. What the kernel has is read by netlink; only
+//! the rules of other programs are read from `nft`, as JSON.
 //!
 //! How long an `nft` may take is chosen by the situation of the caller: a lock must be loaded however
 //! long that takes, while a query has somebody waiting. What `nft` printed is never an error by itself:
@@ -73,6 +74,8 @@ pub enum NftError {
          its buffer for them. Raise the sysctl net.core.wmem_default on the host, or configure fewer paths"
     )]
     TooLarge { doing: &'static str },
+    #[error("the kernel's rules could not be read over netlink")]
+    Unread(#[source] std::io::Error),
     #[error("nft answered what is not understood")]
     Answer(#[source] serde_json::Error),
     #[error("what was loaded is not what was sent: another program is changing table {0}")]
@@ -80,6 +83,16 @@ pub enum NftError {
     /// Several have asked at once, and were told the same.
     #[error(transparent)]
     Shared(#[from] Arc<NftError>),
+}
+
+impl NftError {
+    /// The kernel refused to say what rules it has.
+    pub fn unread(source: std::io::Error) -> Self {
+        match source.kind() {
+            std::io::ErrorKind::PermissionDenied => Self::NotPermitted { doing: "list tables" },
+            _ => Self::Unread(source),
+        }
+    }
 }
 
 fn run(doing: &'static str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, NftError> {
@@ -162,6 +175,24 @@ fn silent(status: ExitStatus) -> String {
 /// Sends `commands`, in nft's own language, as one transaction.
 pub fn apply(doing: &'static str, commands: &str) -> Result<(), NftError> {
     run(doing, &["-f", "-"], commands.as_bytes()).map(|_| ())
+}
+
+/// What `nft -j list` prints.
+#[derive(Debug)]
+pub struct Ruleset(Vec<Value>);
+
+impl Ruleset {
+    pub fn of(objects: Vec<Value>) -> Self {
+        Self(objects)
+    }
+
+    /// (kind, body) of every object.
+    pub fn objects(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().filter_map(|object| {
+            let (kind, body) = object.as_object()?.iter().next()?;
+            Some((kind.as_str(), body))
+        })
+    }
 }
 
 /// The objects that `nft -j list WHAT` prints, or `None` where there is no such table.

@@ -1,8 +1,8 @@
 //! The walls, read for many who ask: however many paths and scrapes there are, the kernel is asked
-//! once for all, and `nft` only where a rule may have changed.
+//! once for all, and for the rules only where one may have changed.
 //!
 //! Each transaction, of whomever, makes the ruleset's generation one more. While that stays, so do
-//! the rules, and what moves are the counters, which netlink tells without a process. Must never
+//! the rules, and what moves are the counters. Must never
 //! answer with what was read before it was asked for, nor with zero for what could not be read.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,7 @@ use nftables::types::NfFamily;
 use super::listing::Listing;
 use super::{Copies, NftError, Walls, counter, guard, killswitch, netlink, watch};
 
-/// A listing is believed no longer, though nothing seems to have changed: whether `nft` still works
-/// is known by running it only.
+/// A listing is believed no longer, though nothing seems to have changed.
 const BELIEVED: Duration = Duration::from_secs(30);
 
 /// Shared by all who ask.
@@ -27,7 +26,7 @@ struct Latest {
     told: Option<Told>,
 }
 
-/// What `nft` listed last, with nobody writing meanwhile.
+/// What was listed last, with nobody writing meanwhile.
 #[derive(Debug)]
 struct Listed {
     generation: u32,
@@ -82,7 +81,7 @@ impl Latest {
 }
 
 impl Listed {
-    /// The same rules with the counters of now; `None`: `nft` has to be asked.
+    /// The same rules with the counters of now; `None`: the rules have to be read.
     fn counted(&self) -> Option<Walls> {
         let stands = || netlink::generation().is_ok_and(|now| now == self.generation);
         if self.at.elapsed() >= BELIEVED || !stands() {
@@ -114,7 +113,7 @@ fn counted(listed: Option<&Listing>, family: NfFamily, table: &str) -> Option<Op
     match counter::all(family, table) {
         Ok(counters) => listed.counted(counters).map(Some),
         Err(error) => {
-            tracing::debug!(%error, table, "the counters are asked of nft");
+            tracing::debug!(%error, table, "the counters could not be read apart from the rules");
             None
         }
     }

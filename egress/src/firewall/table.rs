@@ -34,6 +34,14 @@ impl Policy {
             Self::Drop => "drop",
         }
     }
+
+    /// `linux/netfilter.h`
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Drop => 0,
+            Self::Accept => 1,
+        }
+    }
 }
 
 impl Hook {

@@ -4,12 +4,12 @@
 use std::fmt::Write as _;
 
 use nftables::types::NfFamily;
-use serde_json::Value;
 
-use super::listing::{Listing, family_word};
+use super::dump;
+use super::listing::{self, Listing, family_word};
 use super::netlink;
 use super::nft::{self, ATTEMPTS, NftError};
-use super::table::{Chain, TableSpec};
+use super::table::{Chain, Hook, TableSpec};
 
 /// Loads `spec`, reads it back and returns what the kernel now has.
 ///
@@ -23,7 +23,7 @@ pub fn replace(spec: &TableSpec) -> Result<Listing, NftError> {
         match outcome {
             Ok((loaded, Alone::Yes)) => return Ok(loaded),
             Ok((loaded, Alone::Unsure)) => {
-                let digest = loaded.digest();
+                let digest = loaded.digest().to_owned();
                 if last.as_ref() == Some(&digest) {
                     return Ok(loaded);
                 }
@@ -55,7 +55,7 @@ fn replace_once(spec: &TableSpec) -> Result<(Listing, Alone), NftError> {
         // The kernel leaves zero out.
         after == before.wrapping_add(1) || (before == u32::MAX && after == 1)
     });
-    if (spec.objects(), spec.rules().count()) == (loaded.objects().count(), loaded.rules()) {
+    if (spec.objects(), spec.rules().count()) == (loaded.objects(), loaded.rules()) {
         Ok((loaded, if alone { Alone::Yes } else { Alone::Unsure }))
     } else {
         Err(NftError::NotAsSent(spec.name))
@@ -64,7 +64,7 @@ fn replace_once(spec: &TableSpec) -> Result<(Listing, Alone), NftError> {
 
 /// Removes a table, and says whether it was there.
 pub fn remove(family: NfFamily, table: &str) -> Result<bool, NftError> {
-    if Listing::read(family, table)?.is_none() {
+    if !listing::is_there(family, table)? {
         return Ok(false);
     }
     nft::apply("remove a table", &format!("delete table {} {table}\n", family_word(family)))?;
@@ -79,29 +79,50 @@ pub fn commands(spec: &TableSpec, present: Option<&Listing>) -> String {
     let flags = spec.flags.map_or_else(String::new, |flags| format!(" {{ flags {flags}; }}"));
     let mut commands = spec.first.clone().unwrap_or_default();
     let _ = writeln!(commands, "add table {family} {table}{flags}\nflush table {family} {table}");
-    for (kind, body) in present.into_iter().flat_map(Listing::objects) {
-        let name = body["name"].as_str().unwrap_or_default();
-        let stays = match kind {
-            "table" | "rule" => true,
-            "counter" => spec.counters.iter().any(|wanted| wanted == name),
-            "chain" => spec.chains.iter().any(|wanted| is_same(wanted, body)),
-            _ => false,
-        };
-        if !stays {
-            let _ = writeln!(commands, "delete {kind} {family} {table} {name}");
+    let mut delete = |kind: &str, name: &str| {
+        let _ = writeln!(commands, "delete {kind} {family} {table} {name}");
+    };
+    for chain in present.map_or(&[][..], Listing::chains) {
+        if !spec.chains.iter().any(|wanted| is_same(spec.family, wanted, chain)) {
+            delete("chain", &chain.name);
+        }
+    }
+    for (kind, name) in present.map_or(&[][..], Listing::others) {
+        if *kind != "counter" || !spec.counters.contains(name) {
+            delete(kind, name);
         }
     }
     commands + &spec.text()
 }
 
-/// Whether a chain of the kernel can stay as it is.
-fn is_same(wanted: &Chain, body: &Value) -> bool {
-    // nft 1.0.6 does not list a chain's device; adding it again attaches it again.
-    let hook = wanted.hook;
-    let word = |field: &str, wanted: Option<&str>| body[field].as_str() == wanted;
-    body["name"] == wanted.name
-        && word("type", hook.map(|hook| hook.kind))
-        && word("hook", hook.map(|hook| hook.point))
-        && word("policy", hook.map(|hook| hook.policy.word()))
-        && body["prio"].as_i64() == hook.map(|hook| i64::from(hook.priority))
+/// Whether a chain of the kernel can stay as it is. A device that it is to have and has not is added
+/// by adding the chain again.
+fn is_same(family: NfFamily, wanted: &Chain, present: &dump::Chain) -> bool {
+    let at = match (wanted.hook, &present.hook) {
+        (Some(wanted_at), Some(at)) => {
+            at.kind == wanted_at.kind
+                && Some(at.number) == hook_number(family, wanted_at)
+                && at.policy == wanted_at.policy.number()
+                && at.priority == wanted_at.priority
+                && at.devices.iter().all(|device| wanted.device.as_ref() == Some(device))
+        }
+        (None, None) => true,
+        _ => false,
+    };
+    at && present.name == wanted.name
+}
+
+/// `linux/netfilter.h`
+fn hook_number(family: NfFamily, hook: Hook) -> Option<u32> {
+    match (family, hook.point) {
+        (NfFamily::NetDev, "ingress") => Some(0),
+        (NfFamily::NetDev, "egress") => Some(1),
+        (NfFamily::NetDev, _) => None,
+        (_, "prerouting") => Some(0),
+        (_, "input") => Some(1),
+        (_, "forward") => Some(2),
+        (_, "output") => Some(3),
+        (_, "postrouting") => Some(4),
+        _ => None,
+    }
 }

@@ -15,6 +15,10 @@ impl<'a> Attributes<'a> {
         Self(bytes)
     }
 
+    pub fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
     /// (type, value) of each, in the kernel's order. One that is cut short ends them.
     pub fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         NlasIterator::new(self.0).map_while(Result::ok).filter_map(|attribute| {

@@ -66,7 +66,7 @@ impl Sight {
         };
         let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
         let same = |listing: &Option<Listing>, digest: Option<&String>| {
-            digest.is_some() && listing.as_ref().map(Listing::digest).as_ref() == digest
+            digest.is_some() && listing.as_ref().map(Listing::digest) == digest.map(String::as_str)
         };
         // The rules of a cgroup that was made anew still look the same.
         let same_cgroups = intended.is_none_or(|intended| {
