@@ -3,17 +3,18 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use egress::config::{BringUp, DnsPolicy, PathConfig, Workload};
-use egress::observe;
-use egress::probe::{own_addresses, source_address, usual_source_address};
+use egress::probe::{own_addresses, uplink, usual_source_address};
 use egress::tunnel;
 
 const RESOLVERS: &str = "/etc/resolv.conf";
 /// Whom systemd-resolved asks, where the file above names only its own address.
 const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
+/// No endpoint has it (RFC 3849), so it is routed as the internet is.
+const DOCUMENTED_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// The C library's own limit (resolv.conf(5)).
 const ASKED: usize = 3;
 
@@ -41,26 +42,23 @@ pub fn half(path: &PathConfig) -> Option<String> {
 
 /// Endpoints to which this host has no way at all: most often the family that the uplink lacks.
 fn out_of_reach(path: &PathConfig) -> Vec<String> {
-    let uplinks = observe::uplinks(path, &[]).map(|uplinks| uplinks.in_use).unwrap_or_default();
-    if uplinks.is_empty() {
-        // The verdict says so.
+    // Where it cannot be read, nothing is said.
+    let reached = |to: SocketAddr| uplink::has_way(path, to).unwrap_or(true);
+    let lacking: Vec<_> =
+        path.endpoints.iter().filter(|endpoint| !reached(endpoint.address)).collect();
+    let documented = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), DOCUMENTED_V6.into()];
+    let anywhere = documented.iter().any(|any| reached(SocketAddr::new(*any, 51820)));
+    if lacking.len() == path.endpoints.len() && !anywhere {
+        // No uplink at all: the verdict says so.
         return Vec::new();
     }
-    let reached = |to: SocketAddr| {
-        // Where the uplink has none of that family, the kernel offers another device's.
-        let from = |device: &str| {
-            let own = source_address(device, to).ok();
-            own.is_some_and(|own| own_addresses(device).is_ok_and(|all| all.contains(&own)))
-        };
-        uplinks.iter().any(|uplink| from(&uplink.name))
-    };
-    let lacking = path.endpoints.iter().filter(|endpoint| !reached(endpoint.address));
     lacking
+        .into_iter()
         .map(|endpoint| {
             let (has, other) =
                 if endpoint.address.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             format!(
-                "endpoint {} ({}) is out of reach: no uplink has an {has} address; give the host \
+                "endpoint {} ({}) is out of reach: this host has no {has} route to it; give the host \
                  one, or the endpoint the provider's {other} address",
                 endpoint.name, endpoint.address
             )

@@ -15,7 +15,7 @@ use egress::config::{Config, ConfigError};
 use egress::error::chain;
 use egress::firewall::{self, NftError, Rules, StopKind, Walls};
 use egress::pins;
-use egress::probe::uplink::default_route_devices;
+use egress::probe::default_route_devices;
 use egress::process::Patience;
 use egress::state::{StateError, Store};
 

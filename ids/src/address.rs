@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use egress::config::{Config, Uplinks};
-use egress::probe::{default_route_devices, source_address};
+use egress::config::Config;
+use egress::probe::{source_address, uplink};
 
 use crate::unknown::Unknown;
 
@@ -47,12 +47,8 @@ pub fn egress_addresses(config: &Config) -> Result<Found, Unknown> {
     let mut devices = BTreeSet::new();
     let mut problem = "no uplink was found".to_owned();
     for path in &config.paths {
-        let uplinks = match &path.uplinks {
-            Uplinks::Named(names) => names.clone(),
-            Uplinks::Auto => default_route_devices(&[&path.interface])
-                .map(|found| found.into_iter().map(|device| device.name).collect())
-                .map_err(|error| Unknown::Address(error.to_string()))?,
-        };
+        let uplinks = uplink::devices(path).map_err(|error| Unknown::Address(error.to_string()))?;
+        let uplinks: Vec<String> = uplinks.into_iter().map(|device| device.name).collect();
         for (device, endpoint) in uplinks
             .iter()
             .flat_map(|device| path.endpoints.iter().map(move |endpoint| (device, endpoint)))

@@ -9,7 +9,7 @@ use egress::config::{BringUp, PathConfig};
 use egress::device;
 use egress::error::chain;
 use egress::fault::{self, Point};
-use egress::observe::Sight;
+use egress::probe::uplink;
 use egress::state::{PathState, Timestamp};
 use egress::tunnel::{self, BroughtUp, By, Link, Piece, Plan, Tunnel, TunnelError, Wrong};
 
@@ -24,14 +24,13 @@ impl Engine {
     /// What a converge has to make of the tunnel; `None` where that is somebody else's.
     pub(super) fn plan_tunnel(
         path: &PathConfig,
-        sight: &Sight,
         state: &PathState,
     ) -> Option<Result<Plan, TunnelError>> {
         if path.bring_up == BringUp::Off {
             return None;
         }
         let before = state.brought_up.as_ref();
-        let plan = tunnel::plan(wanted(path, sight, before), before, &servers(path));
+        let plan = tunnel::plan(wanted(path, before), before, &servers(path));
         // Told before anything is made, as a check has to.
         Some(plan.and_then(|plan| {
             if plan.makes_device() {
@@ -143,9 +142,9 @@ pub(super) fn list(pieces: &[Piece]) -> String {
     pieces.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn wanted(path: &PathConfig, sight: &Sight, before: Option<&BroughtUp>) -> Tunnel {
-    let uplinks = sight.uplinks.iter().flat_map(|found| &found.in_use);
-    let smallest = uplinks.filter_map(|device| tunnel::mtu(&device.name)).min();
+fn wanted(path: &PathConfig, before: Option<&BroughtUp>) -> Tunnel {
+    let uplinks = uplink::devices(path).unwrap_or_default();
+    let smallest = uplinks.iter().filter_map(|device| tunnel::mtu(&device.name)).min();
     let room = smallest.map(|mtu| mtu.saturating_sub(tunnel::OVERHEAD));
     // An uplink that is down says nothing new. Jumbo frames end at the router.
     let room = room.or(before.map(|up| up.tunnel.mtu)).unwrap_or(tunnel::USUAL_MTU);

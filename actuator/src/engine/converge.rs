@@ -158,7 +158,7 @@ impl Engine {
         if pinned != found.pins {
             steps.insert(0, Step::Pin(pins_changed(&pinned, &found.pins)));
         }
-        let tunnel = Self::plan_tunnel(path, &sight, &state);
+        let tunnel = Self::plan_tunnel(path, &state);
         let taken_over = add_tunnel(&mut steps, path, tunnel.as_ref());
         // On record with the lock: what a crash leaves undone, the daemon does.
         state.brought_up = match &tunnel {

@@ -41,6 +41,7 @@ use table::TableSpec;
 use crate::config::{PathConfig, Uplinks};
 use crate::fault::{self, Point};
 use crate::names::PathName;
+use crate::probe;
 use crate::probe::uplink::{self, Device};
 
 /// The three tables as the kernel has them; `None` is a table that is not there.
@@ -226,7 +227,7 @@ pub fn text(paths: &[PathConfig]) -> String {
             Uplinks::Named(names) => uplinks.extend(names.iter().cloned()),
             Uplinks::Auto => {
                 let tunnels: Vec<&str> = path.tunnels.iter().map(String::as_str).collect();
-                let found = uplink::default_route_devices(&tunnels).unwrap_or_default();
+                let found = probe::default_route_devices(&tunnels).unwrap_or_default();
                 uplinks.extend(found.into_iter().map(|device| device.name));
             }
         }

@@ -23,6 +23,7 @@ use crate::device::{self, DeviceError, DeviceView};
 use crate::error::chain;
 use crate::firewall::foreign::{self, Blocked};
 use crate::firewall::{self, Reader, Reading, Rules, Walls};
+use crate::probe;
 use crate::probe::uplink::{self, Device};
 use crate::state::{PathState, StateError, Store};
 
@@ -39,11 +40,9 @@ pub struct Sight {
 
 #[derive(Debug, Clone, Default)]
 pub struct Uplinked {
-    /// By which packets can leave now: what tells whether the uplink works.
-    pub in_use: Vec<Device>,
-    /// These, and those that were one at the last load and still exist: an unplugged cable takes
-    /// the route, and brings it back. And those by which the workload enters. All are to be covered
-    /// by the watch.
+    /// Devices with a default route, and those that had one at the last load and still exist: an
+    /// unplugged cable takes the route, and brings it back. And those by which the workload enters.
+    /// All are to be covered by the watch.
     pub to_cover: Vec<Device>,
 }
 
@@ -138,7 +137,7 @@ fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// The uplinks: as configured, or every device that holds a default route.
+/// What is to be covered by the watch.
 pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Uplinked, String> {
     uplinks_by(path, recorded, || routed(&path.tunnels))
 }
@@ -146,7 +145,7 @@ pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Uplinked, Strin
 /// Every device that holds a default route, and is no tunnel of ours.
 fn routed(tunnels: &[String]) -> Result<Vec<Device>, String> {
     let tunnels: Vec<&str> = tunnels.iter().map(String::as_str).collect();
-    uplink::default_route_devices(&tunnels).map_err(chain)
+    probe::default_route_devices(&tunnels).map_err(chain)
 }
 
 fn uplinks_by(
@@ -157,21 +156,21 @@ fn uplinks_by(
     let known = |listed: &[String]| -> Vec<Device> {
         listed.iter().filter_map(|name| uplink::device(name)).collect()
     };
-    let in_use = match &path.uplinks {
+    let leads_out = match &path.uplinks {
         Uplinks::Named(names) => known(names),
         Uplinks::Auto => routed()?,
     };
     let still = recorded.iter().filter_map(|device| uplink::device(&device.name));
     let entrances = known(path.workload.interfaces());
-    let mut to_cover: Vec<Device> = in_use.iter().cloned().chain(still).chain(entrances).collect();
+    let mut to_cover: Vec<Device> = leads_out.into_iter().chain(still).chain(entrances).collect();
     to_cover.sort();
     to_cover.dedup();
-    Ok(Uplinked { in_use, to_cover })
+    Ok(Uplinked { to_cover })
 }
 
 /// Rules of other programs that block what the path needs. Reads the whole ruleset: for people only.
 pub fn in_the_way(path: &PathConfig) -> Result<Vec<Blocked>, firewall::NftError> {
-    let uplinks = uplinks(path, &[]).map(|uplinks| uplinks.in_use).unwrap_or_default();
+    let uplinks = uplink::devices(path).unwrap_or_default();
     let uplink = match uplinks.as_slice() {
         [only] => Some(only.name.as_str()),
         _ => None,

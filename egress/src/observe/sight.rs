@@ -120,16 +120,13 @@ impl Sight {
         }
     }
 
-    /// By the gateways of the family that the tunnel's own packets are of.
+    /// By the way that the tunnel's own packets take.
     fn uplink(&self, path: &PathConfig) -> Uplink {
-        let endpoint = self.active(path).unwrap_or(path.primary()).address.ip();
-        match &self.uplinks {
-            Err(why) => Uplink::Unknown(why.clone()),
-            Ok(found) => match uplink::uplink(&found.in_use, endpoint) {
-                Ok(UplinkVerdict::Up) => Uplink::Up,
-                Ok(UplinkVerdict::Down(why)) => Uplink::Down(why),
-                Err(error) => Uplink::Unknown(chain(error)),
-            },
+        let endpoint = self.active(path).unwrap_or(path.primary());
+        match uplink::verdict(path, endpoint) {
+            Ok(UplinkVerdict::Up) => Uplink::Up,
+            Ok(UplinkVerdict::Down(why)) => Uplink::Down(why),
+            Err(error) => Uplink::Unknown(chain(error)),
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod ask;
 mod connect;
+mod defaults;
 mod echo;
 mod handshake;
 mod noise;
@@ -27,11 +28,12 @@ use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
 use socket2::Socket;
 
 use ask::Heard;
+pub use defaults::default_route_devices;
 pub use echo::echo_marked;
 pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
 pub use source::{own_addresses, source_address, usual_source_address};
 pub use tunnel::{TunnelRequest, Wanted, ask_through, fill_through};
-pub use uplink::{Device, UplinkVerdict, default_route_devices, device, uplink};
+pub use uplink::{Device, UplinkVerdict, device};
 
 /// Why a probe could not be made. It says nothing about the far end.
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +96,9 @@ pub enum ProbeError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot list the network devices of this host")]
-    Devices(#[source] Errno),
-    #[error("cannot list the neighbours of this host")]
+    #[error("cannot ask the kernel about this host's network devices")]
+    Devices(#[source] io::Error),
+    #[error("cannot ask the kernel whether a gateway answers")]
     Neighbours(#[source] io::Error),
     #[error("cannot ask the kernel for its route to {to}")]
     Route {

@@ -1,27 +1,55 @@
-//! Questions to the kernel's routing over netlink: has a device a route to an address, and which
-//! neighbours were asked for and did not answer? Reads only; needs no privilege.
+//! Questions to the kernel's routing over netlink: by which devices and gateways does a packet leave,
+//! has a device a carrier, and was a gateway asked for in vain? Reads only; needs no privilege.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::errno::Errno;
 
-use crate::netlink::{Connection, Message, Protocol, Request, not_understood};
+use crate::netlink::{Attributes, Connection, Message, Protocol, Request, not_understood};
 
-/// What follows it is as long for routes as for neighbours.
-const BODY: usize = 12;
-
-/// `linux/rtnetlink.h` and `neighbour.h`
-const RTM_GETROUTE: u16 = 26;
+/// `linux/rtnetlink.h`, `nexthop.h`, `if_link.h` and `neighbour.h`
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
 const RTM_NEWROUTE: u16 = 24;
-const RTM_GETNEIGH: u16 = 30;
+const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
+const RTM_GETNEIGH: u16 = 30;
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_GETNEXTHOP: u16 = 106;
+/// The fixed headers of routes and of neighbours, of nexthops, and of links.
+const BODY: usize = 12;
+const NEXTHOP_BODY: usize = 8;
+const LINK_BODY: usize = 16;
+
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
-/// The route itself and not what is made of it: for IPv4 the kernel would make up one where a device
-/// is named and none is there.
+const RTA_GATEWAY: u16 = 5;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_MARK: u16 = 16;
+const RTA_VIA: u16 = 18;
+const RTA_UID: u16 = 25;
+const RTA_IP_PROTO: u16 = 27;
+const RTA_DPORT: u16 = 29;
+const RTA_NH_ID: u16 = 30;
+/// Length, flags, hops, device.
+const MULTIPATH_HEADER: usize = 8;
+const RTN_LOCAL: u8 = 2;
+/// The route itself and not what is made of it: all its nexthops, and for IPv4 none where a device is
+/// named that has no route.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
+
+const NHA_ID: u16 = 1;
+const NHA_GROUP: u16 = 2;
+const NHA_OIF: u16 = 5;
+const NHA_GATEWAY: u16 = 6;
+/// A group's member: its id, its weight.
+const GROUP_ENTRY: usize = 8;
+
+const IFLA_IFNAME: u16 = 3;
+const IFF_UP: u32 = 0x1;
+const IFF_RUNNING: u32 = 0x40;
+
 const NDA_DST: u16 = 1;
 const NUD_INCOMPLETE: u16 = 0x01;
 const NUD_FAILED: u16 = 0x20;
@@ -29,67 +57,244 @@ const NUD_FAILED: u16 = 0x20;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// An address on a link.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Neighbour {
-    pub address: IpAddr,
+/// What the kernel itself sends, and a userspace device that root has started.
+const ROOT: u32 = 0;
+const UDP: u8 = 17;
+
+/// One way by which a packet can leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NextHop {
     /// The index of the device.
     pub device: u32,
+    /// `None` on a link that needs none, as point-to-point ones.
+    pub gateway: Option<IpAddr>,
 }
 
-/// Whether an unmarked packet to `target` that has to leave by this device has a route.
-pub fn has_route(target: IpAddr, device: u32) -> io::Result<bool> {
-    let (family, octets) = octets(target);
+/// Where the kernel sends a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// Nowhere: there is no route, or one that says so.
+    Nowhere,
+    /// To this host itself.
+    Local,
+    /// By any of these; more than one for a multipath route.
+    By(Vec<NextHop>),
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub name: String,
+    /// It is up, and has a carrier.
+    pub works: bool,
+}
+
+/// The kernel's routing, of the network namespace that the thread is in.
+#[derive(Debug)]
+pub struct Kernel(Connection);
+
+impl Kernel {
+    pub fn open() -> io::Result<Self> {
+        Connection::open(Protocol::Route).map(Self)
+    }
+
+    /// Where a UDP packet of the kernel's own with this mark goes: all rules and tables apply.
+    pub fn route(&mut self, to: SocketAddr, mark: u32) -> io::Result<Route> {
+        let request = route_request(to.ip())
+            .bytes(RTA_MARK, &mark.to_ne_bytes())
+            .bytes(RTA_UID, &ROOT.to_ne_bytes())
+            .bytes(RTA_IP_PROTO, &[UDP])
+            .bytes(RTA_DPORT, &to.port().to_be_bytes());
+        let found = self.0.ask(request, |reply| read_route(&reply));
+        match none_on_refusal(found)? {
+            None => Ok(Route::Nowhere),
+            Some(Found::Route(route)) => Ok(route),
+            Some(Found::Object(id)) => Ok(Route::By(self.nexthops(id)?)),
+        }
+    }
+
+    /// Whether an unmarked packet to `target` that has to leave by this device has a route.
+    pub fn has_route(&mut self, target: IpAddr, device: u32) -> io::Result<bool> {
+        let request = route_request(target).bytes(RTA_OIF, &device.to_ne_bytes());
+        let found = self.0.ask(request, |reply| {
+            if reply.kind == RTM_NEWROUTE { Ok(()) } else { Err(not_understood()) }
+        });
+        Ok(none_on_refusal(found)?.is_some())
+    }
+
+    /// `None`: there is no such device any more.
+    pub fn link(&mut self, device: u32) -> io::Result<Option<Link>> {
+        let mut body = [0; LINK_BODY];
+        body[4..8].copy_from_slice(&device.to_ne_bytes());
+        match self.0.ask(Request::new(RTM_GETLINK, &body), |reply| read_link(&reply)) {
+            Err(error) if is(&error, &[Errno::ENODEV]) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Whether the gateway was asked for on its link and did not answer.
+    pub fn is_silent(&mut self, device: u32, gateway: IpAddr) -> io::Result<bool> {
+        let (family, octets) = octets(gateway);
+        let mut body = [0; BODY];
+        body[0] = family;
+        body[4..8].copy_from_slice(&device.to_ne_bytes());
+        let request = Request::new(RTM_GETNEIGH, &body).bytes(NDA_DST, &octets);
+        match self.0.ask(request, |reply| read_silence(&reply)) {
+            // Nobody has asked for it lately; or the device is gone.
+            Err(error) if is(&error, &[Errno::ENOENT, Errno::ENODEV, Errno::EINVAL]) => Ok(false),
+            other => other,
+        }
+    }
+
+    /// The members of a nexthop object: a route may name nothing else
+    /// (`net.ipv4.nexthop_compat_mode=0`).
+    fn nexthops(&mut self, id: u32) -> io::Result<Vec<NextHop>> {
+        match self.nexthop(id)? {
+            Some(Object::One(hop)) => Ok(vec![hop]),
+            Some(Object::Group(members)) => {
+                let mut hops = Vec::new();
+                for member in members {
+                    // A group has no groups among its members.
+                    if let Some(Object::One(hop)) = self.nexthop(member)? {
+                        hops.push(hop);
+                    }
+                }
+                Ok(hops)
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn nexthop(&mut self, id: u32) -> io::Result<Option<Object>> {
+        let request =
+            Request::new(RTM_GETNEXTHOP, &[0; NEXTHOP_BODY]).bytes(NHA_ID, &id.to_ne_bytes());
+        match self.0.ask(request, |reply| read_nexthop(&reply)) {
+            Err(error) if is(&error, &[Errno::ENOENT]) => Ok(None),
+            other => other,
+        }
+    }
+}
+
+/// What a reply to a question for a route says.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Route(Route),
+    /// Only the id of a nexthop object.
+    Object(u32),
+}
+
+/// A nexthop object.
+#[derive(Debug, PartialEq, Eq)]
+enum Object {
+    One(NextHop),
+    Group(Vec<u32>),
+}
+
+fn route_request(to: IpAddr) -> Request {
+    let (family, octets) = octets(to);
     let mut body = [0; BODY];
     body[0] = family;
     body[1] = u8::try_from(octets.len() * 8).unwrap_or(u8::MAX);
     body[8..].copy_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
-    let request = Request::new(RTM_GETROUTE, &body)
-        .bytes(RTA_OIF, &device.to_ne_bytes())
-        .bytes(RTA_DST, &octets);
-    let found = Connection::open(Protocol::Route)?.ask(request, |reply| {
-        if reply.kind == RTM_NEWROUTE { Ok(()) } else { Err(not_understood()) }
-    });
+    Request::new(RTM_GETROUTE, &body).bytes(RTA_DST, &octets)
+}
+
+/// No route is an error code; so is, the last three, one that says "prohibit", "blackhole" or "throw".
+fn none_on_refusal<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    const NONE: [Errno; 6] = [
+        Errno::ENETUNREACH,
+        Errno::EHOSTUNREACH,
+        Errno::ESRCH,
+        Errno::EACCES,
+        Errno::EINVAL,
+        Errno::EAGAIN,
+    ];
     match found {
-        Ok(()) => Ok(true),
-        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-            // None; or, the last three, one that says "prohibit", "blackhole" or "throw".
-            Some(
-                Errno::ENETUNREACH
-                | Errno::EHOSTUNREACH
-                | Errno::ESRCH
-                | Errno::EACCES
-                | Errno::EINVAL
-                | Errno::EAGAIN,
-            ) => Ok(false),
-            _ => Err(error),
-        },
+        Err(error) if is(&error, &NONE) => Ok(None),
+        other => other.map(Some),
     }
 }
 
-/// Those that were asked for and did not answer.
-pub fn silent_neighbours() -> io::Result<BTreeSet<Neighbour>> {
-    let request = Request::new(RTM_GETNEIGH, &[0; BODY]);
-    let found = Connection::open(Protocol::Route)?
-        .dump(&request, |message| Ok(silent_neighbour(&message)))?;
-    Ok(found.into_iter().flatten().collect())
+fn is(error: &io::Error, codes: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|code| codes.contains(&Errno::from_raw(code)))
 }
 
-fn silent_neighbour(message: &Message<'_>) -> Option<Neighbour> {
-    if message.kind != RTM_NEWNEIGH {
-        return None;
+fn read_route(message: &Message<'_>) -> io::Result<Found> {
+    let attributes = message.attributes(BODY).filter(|_| message.kind == RTM_NEWROUTE);
+    let attributes = attributes.ok_or_else(not_understood)?;
+    if message.payload[7] == RTN_LOCAL {
+        return Ok(Found::Route(Route::Local));
     }
-    let device = u32::from_ne_bytes(message.payload.get(4..8)?.try_into().ok()?);
-    let state = u16::from_ne_bytes(message.payload.get(8..10)?.try_into().ok()?);
-    if state & (NUD_INCOMPLETE | NUD_FAILED) == 0 {
-        return None;
+    if let Some(several) = attributes.get(RTA_MULTIPATH) {
+        return Ok(Found::Route(Route::By(multipath(several)?)));
     }
-    let octets = message.attributes(BODY)?.get(NDA_DST)?;
-    let address = match octets.len() {
-        4 => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?)),
-        _ => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)),
-    };
-    Some(Neighbour { address, device })
+    match (attributes.u32(RTA_OIF), attributes.u32(RTA_NH_ID)) {
+        (Some(device), _) => {
+            Ok(Found::Route(Route::By(vec![NextHop { device, gateway: gateway(attributes) }])))
+        }
+        (None, Some(id)) => Ok(Found::Object(id)),
+        // A blackhole's nexthop object has no device.
+        (None, None) => Ok(Found::Route(Route::Nowhere)),
+    }
+}
+
+fn multipath(mut bytes: &[u8]) -> io::Result<Vec<NextHop>> {
+    let mut hops = Vec::new();
+    while !bytes.is_empty() {
+        let number = |at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
+        let length = usize::from(number(0).ok_or_else(not_understood)?);
+        let hop = bytes.get(..length).filter(|hop| hop.len() >= MULTIPATH_HEADER);
+        let hop = hop.ok_or_else(not_understood)?;
+        let device = hop[4..8].try_into().map(u32::from_ne_bytes).map_err(|_| not_understood())?;
+        let gateway = gateway(Attributes::new(&hop[MULTIPATH_HEADER..]));
+        hops.push(NextHop { device, gateway });
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(hops)
+}
+
+/// Of the route's own family, or, for IPv4, of the other one.
+fn gateway(attributes: Attributes<'_>) -> Option<IpAddr> {
+    let other = |via: &[u8]| address(via.get(2..)?);
+    let own = attributes.get(RTA_GATEWAY).and_then(address);
+    own.or_else(|| attributes.get(RTA_VIA).and_then(other))
+}
+
+fn read_nexthop(message: &Message<'_>) -> io::Result<Option<Object>> {
+    let attributes = message.attributes(NEXTHOP_BODY);
+    let attributes = attributes.filter(|_| message.kind == RTM_NEWNEXTHOP);
+    let attributes = attributes.ok_or_else(not_understood)?;
+    if let Some(members) = attributes.get(NHA_GROUP) {
+        let id = |entry: &[u8]| entry[..4].try_into().map(u32::from_ne_bytes);
+        let members = members.chunks_exact(GROUP_ENTRY).map(id).collect::<Result<_, _>>();
+        return members.map(Object::Group).map(Some).map_err(|_| not_understood());
+    }
+    let gateway = attributes.get(NHA_GATEWAY).and_then(address);
+    Ok(attributes.u32(NHA_OIF).map(|device| Object::One(NextHop { device, gateway })))
+}
+
+fn read_link(message: &Message<'_>) -> io::Result<Link> {
+    let attributes = message.attributes(LINK_BODY).filter(|_| message.kind == RTM_NEWLINK);
+    let name = attributes.and_then(|attributes| attributes.text(IFLA_IFNAME));
+    let flags = message.payload.get(8..12).and_then(|flags| flags.try_into().ok());
+    let (name, flags) = name.zip(flags).ok_or_else(not_understood)?;
+    let flags = u32::from_ne_bytes(flags);
+    let works = IFF_UP | IFF_RUNNING;
+    Ok(Link { name: name.to_owned(), works: flags & works == works })
+}
+
+fn read_silence(message: &Message<'_>) -> io::Result<bool> {
+    let state = message.payload.get(8..10).filter(|_| message.kind == RTM_NEWNEIGH);
+    let state = state.and_then(|state| state.try_into().ok()).ok_or_else(not_understood)?;
+    Ok(u16::from_ne_bytes(state) & (NUD_INCOMPLETE | NUD_FAILED) != 0)
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?).into()),
+        _ => None,
+    }
 }
 
 fn octets(address: IpAddr) -> (u8, Vec<u8>) {
@@ -100,57 +305,5 @@ fn octets(address: IpAddr) -> (u8, Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::netlink::messages;
-
-    /// A neighbour as the kernel sends it.
-    fn sent(address: IpAddr, state: u16) -> Vec<u8> {
-        let (family, octets) = octets(address);
-        let mut body = [0; BODY];
-        body[0] = family;
-        body[4..8].copy_from_slice(&7_u32.to_ne_bytes());
-        body[8..10].copy_from_slice(&state.to_ne_bytes());
-        Request::new(RTM_NEWNEIGH, &body).bytes(NDA_DST, &octets).datagram()
-    }
-
-    fn read(datagram: &[u8]) -> Option<Neighbour> {
-        messages(datagram).find_map(|message| silent_neighbour(&message))
-    }
-
-    #[test]
-    fn a_neighbour_of_either_family_is_silent_by_its_state() {
-        const REACHABLE: u16 = 0x02;
-        const STALE: u16 = 0x04;
-        const PROBE: u16 = 0x10;
-        for address in ["192.168.10.1", "fe80::1"].map(|text| text.parse().expect("an address")) {
-            let silent = Some(Neighbour { address, device: 7 });
-            for state in [NUD_INCOMPLETE, NUD_FAILED] {
-                assert_eq!(read(&sent(address, state)), silent);
-            }
-            for state in [REACHABLE, STALE, PROBE] {
-                assert_eq!(read(&sent(address, state)), None, "{state}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_kernel_of_this_host_can_be_asked() {
-        let lo = nix::net::if_::if_nametoindex("lo").expect("every host has a loopback device");
-        let at_home = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        assert!(has_route(at_home, lo).expect("an answer"));
-        // TEST-NET-3: for a device without a route to it the kernel would make one up.
-        assert!(!has_route([203, 0, 113, 1].into(), lo).expect("an answer"));
-        assert!(!has_route("2001:db8::1".parse().expect("an address"), lo).expect("an answer"));
-        silent_neighbours().expect("the neighbours of this host");
-    }
-
-    proptest! {
-        #[test]
-        fn noise_makes_nothing_panic(noise in prop::collection::vec(any::<u8>(), 0..100)) {
-            read(&noise);
-        }
-    }
-}
+#[path = "rtnetlink_tests.rs"]
+mod tests;

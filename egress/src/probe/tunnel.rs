@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::echo::{echo_through, echo_through_of_size};
-use super::{Device, ProbeError, Reply, rtnetlink, time_given, uplink};
+use super::{Device, ProbeError, Reply, time_given, uplink};
 use super::{connect::connect_through, query::query_through};
 use crate::config::Question;
 use crate::tunnel;
@@ -78,7 +78,7 @@ pub fn fill_through(
 }
 
 fn routed(to: IpAddr, device: &Device) -> Result<(), ProbeError> {
-    match rtnetlink::has_route(to, device.index) {
+    match uplink::has_route(to, device) {
         Ok(true) => Ok(()),
         Ok(false) => Err(ProbeError::NoRoute { to, device: device.name.clone() }),
         Err(source) => Err(ProbeError::Route { to, source }),

@@ -1,34 +1,21 @@
-//! Which devices are uplinks, and do they work?
+//! By which devices do the tunnel's own packets leave, and do these work?
 //!
-//! Read from the kernel's tables under `/proc`, from the devices' flags and from the neighbours that
-//! the kernel knows; nothing is sent. All are those of the calling thread's network namespace.
+//! Asked of the kernel: which route a packet to an endpoint takes that carries the path's mark. So all
+//! rules and tables apply, every nexthop of a multipath route counts, and a device with a default route
+//! that the tunnel does not use is no uplink. Nothing is sent. All of it is of the calling thread's
+//! network namespace.
 //!
-//! What the tables do not tell: of a multipath IPv4 default route only the first device is listed;
-//! the IPv6 table lists every routing table's routes, so a device with a default route in another
-//! one counts as well.
+//! It serves the verdict *uplink-down* and the tunnel's MTU. It never says what the watch covers.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
 use super::ProbeError;
-use super::rtnetlink::{Neighbour, silent_neighbours};
-
-const IPV4_ROUTES: &str = "/proc/thread-self/net/route";
-const IPV6_ROUTES: &str = "/proc/thread-self/net/ipv6_route";
-
-/// The device that leads nowhere. Unreachable IPv6 defaults are listed on it.
-const LOOPBACK: &str = "lo";
-
-/// Route flags: in use, and "unreachable" (a default route that stops packets is no uplink).
-const RTF_UP: u32 = 0x0001;
-const RTF_REJECT: u32 = 0x0200;
-
-const NO_DEFAULT_ROUTE: &str = "no default route";
+use super::rtnetlink::{Kernel, Link, NextHop, Route};
+use crate::config::{Endpoint, PathConfig, Uplinks};
 
 /// A network device, and the index that stays when its name is given to another one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -40,21 +27,10 @@ pub struct Device {
 /// Whether the host can reach anything at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UplinkVerdict {
-    /// One device at least has a carrier and no gateway that is known to be dead.
+    /// By one device at least, which has a carrier and no gateway that is known to be dead.
     Up,
-    /// None has; the reason is that of the device that came furthest, and names it.
+    /// By none; the reason is that of the device that came furthest, and names it.
     Down(String),
-}
-
-/// Every device that holds a default route, IPv4 or IPv6, without the loopback and those in `not`.
-pub fn default_route_devices(not: &[&str]) -> Result<Vec<Device>, ProbeError> {
-    let names: BTreeSet<String> = all_routes()?.into_iter().map(|route| route.device).collect();
-    Ok(names
-        .iter()
-        .filter(|name| *name != LOOPBACK && !not.contains(&name.as_str()))
-        // A device that went away since the tables were read is no uplink any more.
-        .filter_map(|name| device(name))
-        .collect())
 }
 
 /// The device of that name, if there is one now.
@@ -63,64 +39,181 @@ pub fn device(name: &str) -> Option<Device> {
     Some(Device { name: name.to_owned(), index })
 }
 
+/// The devices by which the tunnel's packets to any of the endpoints leave, or those that the config
+/// names.
+pub fn devices(path: &PathConfig) -> Result<Vec<Device>, ProbeError> {
+    if let Uplinks::Named(names) = &path.uplinks {
+        return Ok(names.iter().filter_map(|name| device(name)).collect());
+    }
+    let mut host = Host::open(path)?;
+    let mut found = BTreeSet::new();
+    for endpoint in &path.endpoints {
+        found.extend(host.way(endpoint.address)?.hops.into_iter().map(|hop| hop.device));
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Whether a packet of the tunnel's to this address has a way out.
+pub fn has_way(path: &PathConfig, to: SocketAddr) -> Result<bool, ProbeError> {
+    let way = Host::open(path)?.way(to)?;
+    Ok(way.is_local || !way.hops.is_empty())
+}
+
 /// Judges the uplinks by carrier, and by what the kernel knows of the gateways of the family of
-/// `endpoint`: of those that the tunnel does not use it seldom knows anything.
+/// `active`: of those that the tunnel does not use it seldom knows anything.
 ///
-/// "no default route" is said of no device at all, which is what [`default_route_devices`] finds
-/// then. A device that was named by hand and holds no default route has no gateway to be dead.
-pub fn uplink(devices: &[Device], endpoint: IpAddr) -> Result<UplinkVerdict, ProbeError> {
-    let routes: Vec<DefaultRoute> =
-        all_routes()?.into_iter().filter(|route| route.is_ipv6 == endpoint.is_ipv6()).collect();
-    let silent = silent_neighbours().map_err(ProbeError::Neighbours)?;
-    Ok(judge(devices, &with_carrier()?, &routes, &silent))
-}
-
-/// The default routes of both families.
-fn all_routes() -> Result<Vec<DefaultRoute>, ProbeError> {
-    let mut routes = ipv4_routes(&read(IPV4_ROUTES)?);
-    routes.extend(ipv6_routes(&read(IPV6_ROUTES)?));
-    Ok(routes)
-}
-
-fn read(path: &'static str) -> Result<String, ProbeError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        // A kernel without IPv6 has no such table. IPv4's is always there: if it is not, /proc is
-        // not what it should be, and no verdict may be read from that.
-        Err(source) if source.kind() == ErrorKind::NotFound && path == IPV6_ROUTES => {
-            Ok(String::new())
+/// Where the active endpoint alone has no route, the uplink is up: another endpoint may have one.
+pub fn verdict(path: &PathConfig, active: &Endpoint) -> Result<UplinkVerdict, ProbeError> {
+    let mut host = Host::open(path)?;
+    let way = host.way(active.address)?;
+    let is_listed = |hop: &Hop| match &path.uplinks {
+        Uplinks::Named(names) => names.contains(&hop.device.name),
+        Uplinks::Auto => true,
+    };
+    if way.is_local || way.hops.iter().any(|hop| is_listed(hop) && hop.may_work()) {
+        return Ok(UplinkVerdict::Up);
+    }
+    // Only now do the other endpoints matter: as long as all is well, one route is asked for.
+    let Way { mut hops, mut into_tunnel, .. } = way;
+    for endpoint in path.endpoints.iter().filter(|other| other.address != active.address) {
+        let way = host.way(endpoint.address)?;
+        if way.is_local {
+            return Ok(UplinkVerdict::Up);
         }
-        Err(source) => Err(ProbeError::Table { path, source }),
+        hops.extend(way.hops);
+        into_tunnel = into_tunnel.or(way.into_tunnel);
+    }
+    if hops.is_empty() {
+        let to = active.address.ip();
+        return Ok(UplinkVerdict::Down(match into_tunnel {
+            Some(tunnel) => format!("no route to {to} but into the tunnel {tunnel}"),
+            None => format!("no route to {to}"),
+        }));
+    }
+    hops.retain(is_listed);
+    if let Uplinks::Named(names) = &path.uplinks {
+        // One that is named and has no route is judged by its carrier.
+        for device in names.iter().filter_map(|name| device(name)) {
+            if !hops.iter().any(|hop| hop.device == device) {
+                let works = host.link(device.index)?.is_some_and(|link| link.works);
+                hops.push(Hop { device, works, to_ipv6: false, gateway: None, silent: false });
+            }
+        }
+    }
+    Ok(judge(&hops, active.address.is_ipv6()))
+}
+
+/// A way out, with what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hop {
+    device: Device,
+    works: bool,
+    /// By the family of what is sent, not of the gateway.
+    to_ipv6: bool,
+    gateway: Option<IpAddr>,
+    /// The gateway was asked for and did not answer.
+    silent: bool,
+}
+
+impl Hop {
+    fn may_work(&self) -> bool {
+        self.works && !self.silent
     }
 }
 
-/// The devices that are up and whose link is.
-fn with_carrier() -> Result<BTreeSet<String>, ProbeError> {
-    let working = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    Ok(getifaddrs()
-        .map_err(ProbeError::Devices)?
-        .filter(|address| address.flags.contains(working))
-        .map(|address| address.interface_name)
-        .collect())
+/// The ways of one packet.
+#[derive(Debug, Default)]
+struct Way {
+    hops: Vec<Hop>,
+    /// To this host itself: another program carries the tunnel's packets on.
+    is_local: bool,
+    /// A tunnel of ours that the packet would go into.
+    into_tunnel: Option<String>,
 }
 
-fn judge(
-    devices: &[Device],
-    with_carrier: &BTreeSet<String>,
-    routes: &[DefaultRoute],
-    silent: &BTreeSet<Neighbour>,
-) -> UplinkVerdict {
+/// The kernel's answers, each asked for once.
+struct Host<'path> {
+    path: &'path PathConfig,
+    kernel: Kernel,
+    links: BTreeMap<u32, Option<Link>>,
+    silent: BTreeMap<(u32, IpAddr), bool>,
+}
+
+impl<'path> Host<'path> {
+    fn open(path: &'path PathConfig) -> Result<Self, ProbeError> {
+        let kernel = Kernel::open().map_err(ProbeError::Devices)?;
+        Ok(Self { path, kernel, links: BTreeMap::new(), silent: BTreeMap::new() })
+    }
+
+    fn way(&mut self, to: SocketAddr) -> Result<Way, ProbeError> {
+        let route = self.kernel.route(to, self.path.fwmark);
+        let mut way = Way::default();
+        match route.map_err(|source| ProbeError::Route { to: to.ip(), source })? {
+            Route::Nowhere => {}
+            Route::Local => way.is_local = true,
+            Route::By(hops) => {
+                for hop in hops {
+                    self.add(&mut way, &hop, to)?;
+                }
+            }
+        }
+        Ok(way)
+    }
+
+    fn add(&mut self, way: &mut Way, hop: &NextHop, to: SocketAddr) -> Result<(), ProbeError> {
+        // A device that went away since is no uplink any more.
+        let Some(Link { name, works }) = self.link(hop.device)? else {
+            return Ok(());
+        };
+        if self.path.tunnels.contains(&name) {
+            way.into_tunnel = Some(name);
+            return Ok(());
+        }
+        let silent = match hop.gateway {
+            Some(gateway) => self.is_silent(hop.device, gateway)?,
+            None => false,
+        };
+        let device = Device { name, index: hop.device };
+        let (to_ipv6, gateway) = (to.is_ipv6(), hop.gateway);
+        way.hops.push(Hop { device, works, to_ipv6, gateway, silent });
+        Ok(())
+    }
+
+    fn link(&mut self, index: u32) -> Result<Option<Link>, ProbeError> {
+        if let Some(known) = self.links.get(&index) {
+            return Ok(known.clone());
+        }
+        let link = self.kernel.link(index).map_err(ProbeError::Devices)?;
+        self.links.insert(index, link.clone());
+        Ok(link)
+    }
+
+    fn is_silent(&mut self, index: u32, gateway: IpAddr) -> Result<bool, ProbeError> {
+        if let Some(known) = self.silent.get(&(index, gateway)) {
+            return Ok(*known);
+        }
+        let silent = self.kernel.is_silent(index, gateway).map_err(ProbeError::Neighbours)?;
+        self.silent.insert((index, gateway), silent);
+        Ok(silent)
+    }
+}
+
+fn judge(hops: &[Hop], is_ipv6: bool) -> UplinkVerdict {
+    let devices: BTreeSet<&Device> = hops.iter().map(|hop| &hop.device).collect();
     if devices.is_empty() {
-        return UplinkVerdict::Down(NO_DEFAULT_ROUTE.to_owned());
+        return UplinkVerdict::Down("none of the configured uplinks is there".to_owned());
     }
-    let connected: Vec<&Device> =
-        devices.iter().filter(|device| with_carrier.contains(&device.name)).collect();
-    if connected.is_empty() {
+    let names = |devices: &BTreeSet<&Device>| {
         let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
-        return UplinkVerdict::Down(format!("no carrier on {}", names.join(", ")));
+        names.join(", ")
+    };
+    let works = |device: &&Device| hops.iter().any(|hop| hop.device == **device && hop.works);
+    let connected: Vec<&Device> = devices.iter().copied().filter(works).collect();
+    if connected.is_empty() {
+        return UplinkVerdict::Down(format!("no carrier on {}", names(&devices)));
     }
     let dead: Option<Vec<String>> =
-        connected.iter().map(|device| dead_gateways(device, routes, silent)).collect();
+        connected.iter().map(|device| dead_gateways(device, hops, is_ipv6)).collect();
     match dead {
         None => UplinkVerdict::Up,
         Some(gateways) => UplinkVerdict::Down(format!("no answer from {}", gateways.join(", "))),
@@ -128,80 +221,20 @@ fn judge(
 }
 
 /// The gateways of a device, where it has some and all of them are known to be dead.
-fn dead_gateways(
-    device: &Device,
-    routes: &[DefaultRoute],
-    silent: &BTreeSet<Neighbour>,
-) -> Option<String> {
-    let gateways: BTreeSet<IpAddr> = routes
+fn dead_gateways(device: &Device, hops: &[Hop], is_ipv6: bool) -> Option<String> {
+    let gateways: BTreeSet<IpAddr> = hops
         .iter()
-        .filter(|route| route.device == device.name)
-        .map(|route| {
-            let address = route.gateway?;
-            let neighbour = Neighbour { address, device: device.index };
-            silent.contains(&neighbour).then_some(address)
-        })
+        .filter(|hop| hop.device == *device && hop.to_ipv6 == is_ipv6)
+        .map(|hop| hop.gateway.filter(|_| hop.silent))
         .collect::<Option<_>>()?;
     let named = |gateway: &IpAddr| format!("gateway {gateway} on {}", device.name);
     let named: Vec<String> = gateways.iter().map(named).collect();
     (!named.is_empty()).then(|| named.join(", "))
 }
 
-/// A default route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct DefaultRoute {
-    device: String,
-    is_ipv6: bool,
-    /// None on a link that needs none, as point-to-point ones.
-    gateway: Option<IpAddr>,
-}
-
-/// The default routes in `/proc/net/route`, the main table. Lines that are no route are skipped, so
-/// is the heading.
-fn ipv4_routes(table: &str) -> Vec<DefaultRoute> {
-    table.lines().filter_map(ipv4_route).collect()
-}
-
-fn ipv4_route(line: &str) -> Option<DefaultRoute> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let &[device, destination, gateway, flags, _, _, _, mask, ..] = fields.as_slice() else {
-        return None;
-    };
-    let is_default = hex(destination)? == 0 && hex(mask)? == 0;
-    if !is_default || !leads_somewhere(hex(flags)?) {
-        return None;
-    }
-    // Addresses are printed as a number in the machine's own order.
-    let gateway = Ipv4Addr::from(hex(gateway)?.to_ne_bytes());
-    let gateway = (!gateway.is_unspecified()).then_some(gateway.into());
-    Some(DefaultRoute { device: device.to_owned(), is_ipv6: false, gateway })
-}
-
-/// The default routes in `/proc/net/ipv6_route`.
-fn ipv6_routes(table: &str) -> Vec<DefaultRoute> {
-    table.lines().filter_map(ipv6_route).collect()
-}
-
-fn ipv6_route(line: &str) -> Option<DefaultRoute> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let &[destination, length, _, _, gateway, _, _, _, flags, device] = fields.as_slice() else {
-        return None;
-    };
-    let is_default = u128::from_str_radix(destination, 16).ok()? == 0 && hex(length)? == 0;
-    if !is_default || !leads_somewhere(hex(flags)?) {
-        return None;
-    }
-    let gateway = Ipv6Addr::from(u128::from_str_radix(gateway, 16).ok()?);
-    let gateway = (!gateway.is_unspecified()).then_some(gateway.into());
-    Some(DefaultRoute { device: device.to_owned(), is_ipv6: true, gateway })
-}
-
-fn hex(text: &str) -> Option<u32> {
-    u32::from_str_radix(text, 16).ok()
-}
-
-fn leads_somewhere(flags: u32) -> bool {
-    flags & RTF_UP != 0 && flags & RTF_REJECT == 0
+/// Whether the host's own packets to `target` have a route by this device.
+pub(super) fn has_route(target: IpAddr, device: &Device) -> io::Result<bool> {
+    Kernel::open()?.has_route(target, device.index)
 }
 
 #[cfg(test)]
