@@ -5,7 +5,6 @@
 //! The network of a boot waits for it, so it never gives up: a slow `nft` is waited for, and what fails
 //! is tried again. Rules that refuse everything come first, and go with the load of the lock.
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::thread;
@@ -15,7 +14,6 @@ use egress::config::{Config, ConfigError};
 use egress::error::chain;
 use egress::firewall::{self, NftError, Rules, StopKind, Walls};
 use egress::pins;
-use egress::probe::default_route_devices;
 use egress::process::Patience;
 use egress::state::{StateError, Store};
 
@@ -27,7 +25,6 @@ use crate::removed;
 struct Lock {
     rules: Vec<Rules>,
     cut: Vec<(Rules, StopKind)>,
-    uplinks: BTreeSet<String>,
 }
 
 impl Lock {
@@ -115,8 +112,6 @@ fn as_converged(config: &Config, store: &Store) -> Lock {
             Ok(state) if state.unlocked.is_some() => {}
             Ok(state) => {
                 let latched = state.latch.is_some().then_some(StopKind::Latched);
-                let uplinks = state.intended.iter().flat_map(|intended| &intended.uplinks);
-                lock.uplinks.extend(uplinks.map(|device| device.name.clone()));
                 let rules = state.intended.map_or_else(|| Rules::of(path), |one| one.rules);
                 lock.cut.extend(latched.map(|kind| (rules.clone(), kind)));
                 lock.rules.push(rules);
@@ -133,8 +128,6 @@ fn as_converged(config: &Config, store: &Store) -> Lock {
         let Some(rules) = removed.lock().and_then(|held| removed::left(held, &lock.rules)) else {
             continue;
         };
-        let uplinks = removed.state.intended.iter().flat_map(|intended| &intended.uplinks);
-        lock.uplinks.extend(uplinks.map(|device| device.name.clone()));
         if removed.state.latch.is_some() {
             lock.cut.push((rules.clone(), StopKind::Latched));
         }
@@ -179,7 +172,6 @@ fn recorded(store: &Store) -> Result<Option<Lock>, StateError> {
         let Some(intended) = state.intended else {
             return Ok(Some(Lock::blank()));
         };
-        lock.uplinks.extend(intended.uplinks.into_iter().map(|device| device.name));
         if state.latch.is_some() {
             lock.cut.push((intended.rules.clone(), StopKind::Latched));
         }
@@ -213,20 +205,13 @@ fn put(lock: &Lock) -> Result<String, NftError> {
 
 /// What tightens most comes first; the watch last, for it alone depends on devices.
 fn put_walls(lock: &Lock) -> Result<(), NftError> {
-    let mut uplinks = lock.uplinks.clone();
-    let tunnels: Vec<&str> = lock.rules.iter().map(|rules| rules.interface.as_str()).collect();
-    match default_route_devices(&tunnels) {
-        Ok(devices) => uplinks.extend(devices.into_iter().map(|device| device.name)),
-        Err(error) => tracing::warn!(error = chain(error), "uplinks: those of the last load only"),
-    }
     let stopped = |rules: &&Rules| lock.cut.iter().all(|(cut, _)| cut.name != rules.name);
     let living: Vec<Rules> = lock.rules.iter().filter(stopped).cloned().collect();
     if !lock.cut.is_empty() {
         firewall::set_stop(&lock.cut, &living)?;
     }
-    firewall::load_killswitch(&lock.rules, &firewall::outside(&lock.rules, &uplinks))?;
-    let uplinks: Vec<String> = uplinks.into_iter().collect();
-    if let Err(error) = firewall::load_watch(&lock.rules, &uplinks) {
+    firewall::load_killswitch(&lock.rules)?;
+    if let Err(error) = firewall::load_watch(&lock.rules) {
         tracing::error!(error = chain(error), "no watch: the killswitch is alone");
     }
     Ok(())

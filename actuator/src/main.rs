@@ -273,7 +273,10 @@ fn main() -> ExitCode {
         }
         Act::Killswitch(Rules::Print) => {
             match pins::config(&flags.config_file(), &Store::new(&flags.state)) {
-                Ok(config) => Reply::done(vec![egress::firewall::text(&config.paths)]),
+                Ok(config) => match egress::firewall::text(&config.paths) {
+                    Ok(text) => Reply::done(vec![text]),
+                    Err(error) => Reply::refused(vec![chain(error)]),
+                },
                 Err(error) => Reply::config(chain(error)),
             }
         }

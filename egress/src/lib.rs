@@ -16,6 +16,7 @@ pub mod firewall;
 pub mod handshakes;
 pub mod health;
 pub mod key;
+pub mod links;
 pub mod mark;
 pub mod names;
 pub mod neighbours;

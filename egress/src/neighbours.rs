@@ -9,15 +9,15 @@ use crate::process;
 /// `ip neigh flush` asks the kernel twice; it answers at once.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Deletes the unresolved entries of `device`, and with them the packets that they hold.
+/// Deletes the unresolved entries of all devices, and with them the packets that they hold.
 /// A failure is no reason to stop: those packets are dropped all the same.
-pub fn drain(device: &str) {
+pub fn drain() {
     for family in ["-4", "-6"] {
         let mut flush = Command::new("ip");
-        flush.args([family, "neigh", "flush", "dev", device, "nud", "incomplete"]);
+        flush.args([family, "neigh", "flush", "nud", "incomplete"]);
         let outcome = process::run(flush, b"", FLUSH_TIMEOUT);
         if !outcome.as_ref().is_ok_and(|output| output.status.success()) {
-            tracing::debug!(device, ?outcome, "neighbour queues could not be drained");
+            tracing::debug!(?outcome, "neighbour queues could not be drained");
         }
     }
 }

@@ -14,10 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::{self, Point};
 use crate::file;
-use crate::firewall::Rules;
+use crate::firewall::{Coverage, Rules};
 use crate::names::{EndpointName, PathName};
 use crate::pause::PauseClock;
-use crate::probe::uplink::Device;
 use crate::tunnel::BroughtUp;
 
 pub const DEFAULT_DIRECTORY: &str = "/var/lib/vpn-egress";
@@ -110,8 +109,10 @@ pub struct Intended {
     pub watch: String,
     /// What they were made from: what is lost is put back from here.
     pub rules: Rules,
-    /// The devices that the watch was attached to.
-    pub uplinks: Vec<Device>,
+    /// The devices that the watch was attached to. Of none in a file of before this was kept, which
+    /// is not what there is: the watch is attached again.
+    #[serde(default)]
+    pub coverage: Coverage,
     /// Which cgroup each name meant: the rules hold the id. One that was not there is not in here.
     #[serde(default)]
     pub cgroups: BTreeMap<String, u64>,

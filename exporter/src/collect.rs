@@ -168,7 +168,7 @@ fn collectors(views: &[PathView], exemption: Option<Look>) -> Vec<Collector> {
         ),
         collector(
             "uplink",
-            |view| view.sight.uplinks.as_ref().err().cloned().map(Failure::said),
+            |view| view.sight.links.as_ref().err().cloned().map(Failure::said),
             |view| view.sight.took.uplink,
         ),
         collector(

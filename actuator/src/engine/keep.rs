@@ -89,7 +89,7 @@ impl Engine {
         self.keep_handshake(path, &sight, &mut state);
         self.carry_leaks(path, &sight, &mut state);
         let intact = sight.integrity().iter().all(|(_, intact)| *intact);
-        let covered = sight.coverage().iter().all(|(_, attached)| *attached);
+        let covered = sight.is_covered();
         let mut locked = intact;
         if !intact {
             let outcome = self.repair_or_stop(path, &mut state);
@@ -100,7 +100,7 @@ impl Engine {
             }
         } else if !covered {
             match self.load(path, self.rules(path), &mut state) {
-                Ok(()) => tracing::info!(path = %path.name, "the watch covers a new uplink"),
+                Ok(()) => tracing::info!(path = %path.name, "the watch covers the devices of now"),
                 Err(error) => {
                     tracing::error!(path = %path.name, error = chain(error), "uplink not covered");
                 }

@@ -1,15 +1,14 @@
 //! Loads the walls, reads them back, and records them as intended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use egress::config::PathConfig;
 use egress::error::chain;
 use egress::fault::{self, Point};
-use egress::firewall::{self, Count, NftError, Rules, StopKind, Walls, cgroup};
+use egress::firewall::{self, Count, Coverage, NftError, Rules, StopKind, Walls, cgroup};
 use egress::names::PathName;
 use egress::neighbours;
 use egress::observe;
-use egress::probe::uplink::{self, Device};
 use egress::state::{Intended, PathState, StateError};
 
 use super::alert::Outcome;
@@ -37,27 +36,15 @@ impl Engine {
         loaded.sort_by(|one, other| one.name.cmp(&other.name));
         let all: Vec<Rules> = loaded.iter().map(|one| one.rules.clone()).collect();
         let cgroups = cgroups_of(&all);
-        let names = devices(&loaded);
-        let (killswitch, names) = match names {
-            Ok(names) => {
-                (firewall::load_killswitch(&all, &firewall::outside(&all, &names))?, names)
-            }
-            Err(error) => {
-                // The lock needs no device; only then is told what is wrong with them.
-                firewall::load_killswitch(&all, &[])?;
-                return Err(error);
-            }
-        };
+        let killswitch = firewall::load_killswitch(&all)?;
         fault::point(Point::LoadKillswitch);
         for one in &mut loaded {
             one.before = firewall::leaked(&one.name)?.watch;
         }
-        let (watch, uplinks) = firewall::load_watch(&all, &Vec::from_iter(names))?;
+        let (watch, coverage) = firewall::load_watch(&all)?;
         fault::point(Point::LoadWatch);
-        for device in &uplinks {
-            neighbours::drain(&device.name);
-        }
-        self.guard(&all, &uplinks);
+        neighbours::drain();
+        self.guard(&all, &coverage);
         fault::point(Point::LoadDrained);
         for one in loaded {
             let mine = one.name == path.name;
@@ -78,7 +65,7 @@ impl Engine {
                 watch: watch.digest().to_owned(),
                 cgroups: one.rules.cgroups().iter().filter_map(ids).collect(),
                 rules: one.rules,
-                uplinks: uplinks.clone(),
+                coverage: coverage.clone(),
             });
             self.store.write(&one.name, &new)?;
             if mine {
@@ -169,9 +156,9 @@ impl Engine {
 
     /// The copies follow the walls and never come first: a packet needs the leave of both, so that
     /// no order opens a gap. Without them the walls hold all the same.
-    pub(super) fn guard(&self, rules: &[Rules], uplinks: &[Device]) {
+    pub(super) fn guard(&self, rules: &[Rules], coverage: &Coverage) {
         if let Some(guard) = &mut *self.guard.borrow_mut() {
-            self.tell_of_guard("walls", firewall::hold(guard, rules, uplinks));
+            self.tell_of_guard("walls", firewall::hold(guard, rules, coverage));
         }
     }
 
@@ -206,7 +193,7 @@ impl Engine {
         loaded.push(Loaded::of(path, rules, None));
         loaded.sort_by(|one, other| one.name.cmp(&other.name));
         let rules: Vec<Rules> = loaded.into_iter().map(|one| one.rules).collect();
-        self.guard(&rules, &intended.uplinks);
+        self.guard(&rules, &intended.coverage);
     }
 
     /// Puts back what is missing; where that fails, the path is cut.
@@ -274,21 +261,6 @@ impl<'a> Loaded<'a> {
     fn of(path: &'a PathConfig, rules: Rules, state: Option<PathState>) -> Self {
         Self { name: path.name.clone(), path: Some(path), rules, state, before: None }
     }
-}
-
-/// Every device that the watch is to be attached to, for all paths.
-fn devices(loaded: &[Loaded]) -> Result<BTreeSet<String>, EngineError> {
-    let mut names = BTreeSet::new();
-    for one in loaded {
-        let recorded = one.state.as_ref().and_then(|state| state.intended.as_ref());
-        let recorded = recorded.map(|old| old.uplinks.clone()).unwrap_or_default();
-        let to_cover = match one.path {
-            Some(path) => observe::uplinks(path, &recorded).map_err(EngineError::Uplinks)?.to_cover,
-            None => recorded.iter().filter_map(|known| uplink::device(&known.name)).collect(),
-        };
-        names.extend(to_cover.into_iter().map(|device| device.name));
-    }
-    Ok(names)
 }
 
 /// Read before the load: where one changes meanwhile, the next look sees it.

@@ -65,8 +65,6 @@ pub enum EngineError {
     Device(#[from] DeviceError),
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
-    #[error("uplinks could not be found: {0}")]
-    Uplinks(String),
     #[error("the watch was loaded, but its leak counter is not there")]
     NoCounter,
     #[error("{0}")]

@@ -97,7 +97,7 @@ impl PathStatus {
         for uplink in &self.uplinks {
             let covered =
                 if uplink.covered { "watched".to_owned() } else { ink.red("NOT watched yet") };
-            add("uplink", format!("{} {covered}", uplink.device));
+            add("device", format!("{} {covered}", uplink.device));
         }
         if let (Some(leaked), Some(baseline)) = (self.leaked_packets, self.leak_baseline) {
             add("leaked", format!("{leaked} packets, {baseline} of them dealt with"));

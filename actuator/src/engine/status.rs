@@ -167,8 +167,9 @@ impl Engine {
             guarded: sight.guarded(),
             uplinks: sight
                 .coverage()
+                .unwrap_or_default()
                 .into_iter()
-                .map(|(device, covered)| Coverage { device: device.name.clone(), covered })
+                .map(|(device, covered)| Coverage { device: device.name, covered })
                 .collect(),
             leaked_packets: count.map(|count| count.packets),
             leak_baseline: state.map(|state| {
@@ -255,7 +256,7 @@ fn problems(sight: &Sight, path: &PathConfig) -> Vec<String> {
     problems.extend(sight.state.as_ref().err().map(chain));
     problems.extend(sight.walls.as_ref().err().map(chain));
     problems.extend(sight.device.as_ref().err().map(chain));
-    problems.extend(sight.uplinks.as_ref().err().cloned());
+    problems.extend(sight.links.as_ref().err().cloned());
     if let Leak::Seen(packets) = sight.leak(path) {
         problems.push(format!("leak: {packets} packets above the baseline"));
     }

@@ -174,6 +174,6 @@ fn must_load(path: &PathConfig, sight: &Sight) -> Option<&'static str> {
     if sight.integrity().iter().any(|(_, intact)| !intact) {
         return Some("the loaded rules were not the intended ones");
     }
-    let uncovered = sight.coverage().iter().any(|(_, attached)| !attached);
+    let uncovered = !sight.is_covered();
     uncovered.then_some("an uplink was not covered")
 }

@@ -108,6 +108,10 @@ pub fn goto(chain: &str) -> Words {
     format!("goto {chain}")
 }
 
+pub fn jump(chain: &str) -> Words {
+    format!("jump {chain}")
+}
+
 pub fn accept() -> Words {
     "accept".to_owned()
 }

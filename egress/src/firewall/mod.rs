@@ -4,12 +4,14 @@
 mod canonical;
 pub mod cgroup;
 mod counter;
+pub mod coverage;
 mod deny_all;
 mod dsl;
 mod dump;
 pub mod foreign;
 mod guard;
 mod killswitch;
+mod leaks;
 mod listing;
 mod netlink;
 mod nft;
@@ -24,11 +26,11 @@ mod transaction;
 mod watch;
 mod ways;
 
-use std::collections::BTreeSet;
 use std::io;
 
 use nftables::types::NfFamily;
 
+pub use coverage::{Basis, Coverage, Covered, Role};
 pub use guard::Guard;
 pub use listing::{Count, Listing};
 pub use netlink::is_of_our_tables;
@@ -38,11 +40,10 @@ pub use rules::{Probe, Protocol, Rules};
 pub use stop::StopKind;
 use table::TableSpec;
 
-use crate::config::{PathConfig, Uplinks};
+use crate::config::PathConfig;
 use crate::fault::{self, Point};
+use crate::links;
 use crate::names::PathName;
-use crate::probe;
-use crate::probe::uplink::{self, Device};
 
 /// The three tables as the kernel has them; `None` is a table that is not there.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,6 +152,12 @@ impl Walls {
         cut.then(|| if has(stop::NO_STATE) { StopKind::NoState } else { StopKind::Latched })
     }
 
+    /// Whether the watch is attached to the device.
+    pub fn watches(&self, covered: &Covered) -> bool {
+        let chain = watch::chain_of(covered);
+        self.watch.as_ref().is_some_and(|listing| listing.has_chain(&chain))
+    }
+
     /// Whether the path's rules are in the killswitch.
     pub fn holds(&self, path: &PathName) -> bool {
         let blocked = permits::named(path, "blocked");
@@ -187,11 +194,9 @@ pub fn leaked(path: &PathName) -> Result<Leaked, NftError> {
 }
 
 /// Makes the guard's copies those of the walls as they were loaded with these devices.
-pub fn hold(guard: &mut Guard, paths: &[Rules], devices: &[Device]) -> Result<(), NftError> {
+pub fn hold(guard: &mut Guard, paths: &[Rules], coverage: &Coverage) -> Result<(), NftError> {
     let paths = present(paths);
-    let names: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
-    let killswitch = killswitch::table(&paths, &outside(&paths, &names));
-    guard.hold_walls(killswitch, watch::table(&paths, &names))
+    guard.hold_walls(killswitch::table(&paths), watch::table(&paths, coverage))
 }
 
 /// Makes the guard's copy of the stop what [`set_stop`] makes the stop.
@@ -207,36 +212,16 @@ pub fn hold_stop(
     guard.hold_stop(stop)
 }
 
-/// The devices that lead outside, and not to a workload.
-pub fn outside<'a>(paths: &[Rules], devices: impl IntoIterator<Item = &'a String>) -> Vec<String> {
-    let enters = |name: &&String| paths.iter().any(|path| path.enters_by(name));
-    devices.into_iter().filter(|name| !enters(name)).cloned().collect()
-}
-
-/// The first wall. Needs no device to exist, the uplinks neither.
-pub fn load_killswitch(paths: &[Rules], uplinks: &[String]) -> Result<Listing, NftError> {
-    transaction::replace(&killswitch::table(&present(paths), uplinks))
+/// The first wall. Needs no device to exist.
+pub fn load_killswitch(paths: &[Rules]) -> Result<Listing, NftError> {
+    transaction::replace(&killswitch::table(&present(paths)))
 }
 
 /// Both walls as the config asks for them, in nft's own language.
-pub fn text(paths: &[PathConfig]) -> String {
+pub fn text(paths: &[PathConfig]) -> Result<String, NftError> {
     let rules: Vec<Rules> = paths.iter().map(Rules::of).collect();
-    let mut uplinks = BTreeSet::new();
-    for path in paths {
-        match &path.uplinks {
-            Uplinks::Named(names) => uplinks.extend(names.iter().cloned()),
-            Uplinks::Auto => {
-                let tunnels: Vec<&str> = path.tunnels.iter().map(String::as_str).collect();
-                let found = probe::default_route_devices(&tunnels).unwrap_or_default();
-                uplinks.extend(found.into_iter().map(|device| device.name));
-            }
-        }
-    }
-    let uplinks = Vec::from_iter(uplinks);
-    let entrances = paths.iter().flat_map(|path| path.workload.interfaces());
-    let devices: Vec<String> = uplinks.iter().chain(entrances).cloned().collect();
-    let killswitch = killswitch::table(&rules, &uplinks).text();
-    format!("{killswitch}\n{}", watch::table(&rules, &devices).text())
+    let killswitch = killswitch::table(&rules).text();
+    Ok(format!("{killswitch}\n{}", watch::table(&rules, &now(&rules)?).text()))
 }
 
 /// The paths, without the cgroups that are not there: no rule can name one, and one bad rule must
@@ -250,18 +235,29 @@ pub fn present(paths: &[Rules]) -> Vec<Rules> {
     paths.iter().map(there).collect()
 }
 
-/// The second wall, in a transaction of its own: a device that vanishes must not undo the lock.
-pub fn load_watch(paths: &[Rules], uplinks: &[String]) -> Result<(Listing, Vec<Device>), NftError> {
+/// What has to be covered of the devices of now.
+fn now(paths: &[Rules]) -> Result<Coverage, NftError> {
+    let links = links::all().map_err(NftError::Devices)?;
+    Ok(Coverage::of(Basis::of(paths), &links))
+}
+
+/// How often the devices are listed again where one went away meanwhile.
+const ATTACHMENTS: usize = 3;
+
+/// The second wall, in a transaction of its own: a device that vanishes must not undo the lock. On
+/// every device that there is now; says on which.
+pub fn load_watch(paths: &[Rules]) -> Result<(Listing, Coverage), NftError> {
     let attach = || {
-        let there: Vec<Device> = uplinks.iter().filter_map(|name| uplink::device(name)).collect();
-        let names: Vec<String> = there.iter().map(|device| device.name.clone()).collect();
-        transaction::replace(&watch::table(paths, &names)).map(|listing| (listing, there))
+        let coverage = now(paths)?;
+        transaction::replace(&watch::table(paths, &coverage)).map(|listing| (listing, coverage))
     };
-    // Once more with the devices that are left, if one went away meanwhile.
-    attach().or_else(|error| {
+    let mut outcome = attach();
+    for _ in 1..ATTACHMENTS {
+        let Err(error) = &outcome else { break };
         tracing::warn!(%error, "the watch could not be attached, trying once more");
-        attach()
-    })
+        outcome = attach();
+    }
+    outcome
 }
 
 /// Cuts exactly these paths, and none of the `living`; with none to cut, lifts every stop.

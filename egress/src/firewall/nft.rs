@@ -76,6 +76,8 @@ pub enum NftError {
     TooLarge { doing: &'static str },
     #[error("the kernel's rules could not be read over netlink")]
     Unread(#[source] std::io::Error),
+    #[error("the network devices of this host could not be listed")]
+    Devices(#[source] std::io::Error),
     #[error("nft answered what is not understood")]
     Answer(#[source] serde_json::Error),
     #[error("what was loaded is not what was sent: another program is changing table {0}")]

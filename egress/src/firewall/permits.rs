@@ -9,7 +9,7 @@ use super::dsl::{
     port, prefix, rule, within,
 };
 use super::rules::Rules;
-use super::table::TableSpec;
+use super::table::{Content, TableSpec};
 use crate::names::PathName;
 
 /// Name of an object that belongs to one path.
@@ -21,11 +21,10 @@ pub fn named(path: &PathName, what: &str) -> String {
     format!("{what}_{path}")
 }
 
-/// Both families: header, suffix of a set's name, type of an address, its echo's protocol.
+/// Both families: header, suffix of a set's name, types of the endpoint sets' keys.
 struct Family {
     ip: &'static str,
     suffix: &'static str,
-    address: &'static str,
     to_port: &'static str,
     marked: &'static str,
 }
@@ -34,14 +33,12 @@ const FAMILIES: [Family; 2] = [
     Family {
         ip: "ip",
         suffix: "4",
-        address: "ipv4_addr",
         to_port: "ipv4_addr . inet_service . mark",
         marked: "ipv4_addr . mark",
     },
     Family {
         ip: "ip6",
         suffix: "6",
-        address: "ipv6_addr",
         to_port: "ipv6_addr . inet_service . mark",
         marked: "ipv6_addr . mark",
     },
@@ -64,28 +61,10 @@ pub fn add_endpoints(spec: &mut TableSpec, paths: &[Rules]) {
             elements.sort();
             elements.dedup();
         }
-        spec.set(format!("endpoints{}", family.suffix), family.to_port, false, ports);
-        spec.set(format!("endpoint_hosts{}", family.suffix), family.marked, false, hosts);
+        spec.set(format!("endpoints{}", family.suffix), family.to_port, Content::Fixed(ports));
+        let name = format!("endpoint_hosts{}", family.suffix);
+        spec.set(name, family.marked, Content::Fixed(hosts));
     }
-}
-
-/// A set of addresses, for example `allow`.
-pub fn add_nets(spec: &mut TableSpec, path: &Rules, name: &str, nets: &[IpNet]) {
-    for family in &FAMILIES {
-        let mine: Vec<IpNet> =
-            nets.iter().copied().filter(|net| header(net.addr()) == family.ip).collect();
-        // nft refuses intervals that overlap.
-        let elements = IpNet::aggregate(&mine).into_iter().map(prefix).collect();
-        spec.set(of(path, &format!("{name}{}", family.suffix)), family.address, true, elements);
-    }
-}
-
-/// A path's own sets that the rules of both walls name.
-pub fn add_sets(spec: &mut TableSpec, path: &Rules) {
-    let ntp: Vec<IpNet> = path.ntp.iter().map(|address| IpNet::from(*address)).collect();
-    add_nets(spec, path, "allow", &path.allow);
-    add_nets(spec, path, "management", &path.management);
-    add_nets(spec, path, "ntp", &ntp);
 }
 
 /// Every configured endpoint of every path, active or not (S2), and only for packets that WireGuard
@@ -133,19 +112,31 @@ pub fn endpoint_fragments() -> Vec<Rule> {
     })
 }
 
-/// Destination in one of the path's address sets.
-pub fn to_set(path: &Rules, name: &str, more: &[Words], why: &'static str) -> Vec<Rule> {
-    by_family(|ip, family| {
-        let set = of(path, &format!("{name}{family}"));
-        let mut words = vec![within(format!("{ip} daddr"), &set)];
-        words.extend_from_slice(more);
-        words.push(accept());
-        rule(words, why)
-    })
+/// A match on `field` being in one of these networks, for each family that has some.
+///
+/// Anonymous sets: nft before 1.1.2 crashes on a named set of a single type that a later one wrote.
+pub fn in_nets(nets: &[IpNet], field: impl Fn(&str) -> String) -> Vec<Words> {
+    FAMILIES
+        .iter()
+        .filter_map(|family| {
+            let mine: Vec<IpNet> =
+                nets.iter().copied().filter(|net| header(net.addr()) == family.ip).collect();
+            // nft refuses intervals that overlap.
+            let nets: Vec<Words> = IpNet::aggregate(&mine).into_iter().map(prefix).collect();
+            (!nets.is_empty()).then(|| is(field(family.ip), any_of(nets)))
+        })
+        .collect()
+}
+
+/// Packets to these networks are accepted.
+pub fn to_nets(nets: &[IpNet], why: &'static str) -> Vec<Rule> {
+    let to = in_nets(nets, |ip| format!("{ip} daddr"));
+    to.into_iter().map(|to| rule([to, accept()], why)).collect()
 }
 
 pub fn ntp(path: &Rules) -> Vec<Rule> {
-    to_set(path, "ntp", &[port("udp dport", 123)], "time servers of the config")
+    let accept = |to| rule([to, port("udp dport", 123), accept()], "time servers of the config");
+    to_addresses(&path.ntp).into_iter().map(accept).collect()
 }
 
 /// An address and a router, as narrow as the protocols allow. A lease is renewed by broadcast once

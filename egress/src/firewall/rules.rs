@@ -1,6 +1,7 @@
 //! What the rules of a path are made from. Kept in state with what was loaded, so that rules that
 //! are lost are put back as they were converged, whatever the config on disk says meanwhile.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -37,6 +38,9 @@ pub struct Rules {
     /// What the health check asks through the tunnel.
     #[serde(default)]
     pub probe: Option<Probe>,
+    /// This host's addresses inside the tunnel: they are reached through it and by no other device.
+    #[serde(default)]
+    pub tunnel_addresses: Vec<IpAddr>,
 }
 
 /// What a health check sends through the tunnel.
@@ -95,6 +99,7 @@ impl Rules {
             resolvers: path.resolvers.clone(),
             // A host-wide path asks by its own tunnel, which it may use anyway.
             probe: probe.filter(|_| scoped).map(|probe| Probe::of(&probe.question)),
+            tunnel_addresses: tunnel_addresses(&path.endpoints),
         }
     }
 }
@@ -118,6 +123,7 @@ impl Rules {
             workload_mark: Mark::default(),
             resolvers: Vec::new(),
             probe: None,
+            tunnel_addresses: Vec::new(),
         }
     }
 
@@ -133,12 +139,23 @@ impl Rules {
         self.workload.interfaces().contains(device)
     }
 
+    /// Whether it locks sockets of this host, by their user or cgroup.
+    pub fn locks_sockets(&self) -> bool {
+        matches!(self.workload, Workload::Users(_) | Workload::Cgroups(_))
+    }
+
     pub fn cgroups(&self) -> &[String] {
         match &self.workload {
             Workload::Cgroups(names) => names,
             _ => &[],
         }
     }
+}
+
+/// Sorted, each once: all endpoints of a path share them.
+fn tunnel_addresses(endpoints: &[Endpoint]) -> Vec<IpAddr> {
+    let all = endpoints.iter().flat_map(|endpoint| &endpoint.tunnel_addresses);
+    BTreeSet::from_iter(all.map(IpNet::addr)).into_iter().collect()
 }
 
 /// Of the path that stands for those that are not known.

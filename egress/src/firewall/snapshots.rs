@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use super::table::{LONGEST_COMMENT, TableSpec};
-use super::{Probe, Protocol, Rules, StopKind, killswitch, stop, watch};
+use super::{Basis, Coverage, Probe, Protocol, Rules, StopKind, killswitch, stop, watch};
 use crate::config::{DnsPolicy, Workload};
+use crate::links::{Link, MacAddress};
 use crate::mark::Mark;
 
 /// Path `media`, the whole host, with something in each of its lists.
@@ -15,6 +16,7 @@ fn host() -> Rules {
     let endpoints = ["198.51.100.10:51820", "203.0.113.10:51820", "[2001:db8::10]:51820"];
     Rules {
         allow_interfaces: vec!["docker0".into()],
+        tunnel_addresses: vec!["10.64.0.2".parse().expect("an address")],
         allow: vec!["192.168.10.0/24".parse().expect("a net")],
         management: vec!["192.168.10.5/32".parse().expect("a net")],
         ntp: vec!["192.0.2.123".parse().expect("an address")],
@@ -72,16 +74,24 @@ fn by_one_mask() -> Vec<Rules> {
 }
 
 fn tables(paths: &[Rules]) -> Vec<TableSpec> {
-    let devices: Vec<String> = ["eth0".to_owned()]
-        .into_iter()
-        .chain(paths.iter().flat_map(|path| path.workload.interfaces().to_vec()))
-        .collect();
+    let entrances = paths.iter().flat_map(|path| path.workload.interfaces());
+    let bridge =
+        |(name, index): (&str, u32)| Link { kind: Some("bridge".into()), ..device(name, index) };
+    let mut links = vec![device("eth0", 2), device("docker0", 3)];
+    links.push(Link { master: Some(3), ..device("veth4", 4) });
+    links.extend(entrances.map(String::as_str).zip(10..).map(bridge));
     let (cut, living) = paths.split_at(1);
     vec![
-        killswitch::table(paths, &devices[..1]),
-        watch::table(paths, &devices),
+        killswitch::table(paths),
+        watch::table(paths, &Coverage::of(Basis::of(paths), &links)),
         stop::table(&[(cut[0].clone(), StopKind::Latched)], living),
     ]
+}
+
+fn device(name: &str, index: u32) -> Link {
+    let address = MacAddress([2, 0, 0, 0, 0, u8::try_from(index).expect("small")]);
+    let name = name.to_owned();
+    Link { name, index, kind: None, address: Some(address), master: None, lower: None }
 }
 
 #[test]

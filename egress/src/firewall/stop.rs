@@ -1,16 +1,20 @@
 //! The hard stop: a path is cut, tunnel included, and no other. A table of its own, so that engaging
 //! it is one transaction that depends on nothing else being intact, and its presence in the kernel
-//! is the latch that survives our programs.
+//! is the latch that survives our programs. As in the killswitch, the verdict is taken in `leaving`,
+//! where a packet's device is final.
 
 use nftables::types::NfFamily;
 
-use super::dsl::{Rule, accept, count, drop, goto, in_by, is, marked, names, out_by, rule};
-use super::killswitch::whose;
-use super::permits::{add_endpoints, add_nets, dhcp_and_ndp, endpoints, of};
+use super::dsl::{Rule, accept, count, drop, goto, in_by, is, jump, marked, names, out_by, rule};
+use super::killswitch::{
+    LEAVING, bridged_bit, by_mark, by_owner, mark_bridged, pass_bridged, to_listeners,
+};
+use super::permits::{add_endpoints, dhcp_and_ndp, endpoints, of};
 use super::rules::Rules;
 use super::table::{Hook, Policy, TableSpec};
 use super::ways::replies_to_management;
 use crate::config::Workload;
+use crate::mark::Mark;
 
 pub const TABLE: &str = "vpn_egress_stop";
 
@@ -39,19 +43,35 @@ const OTHERS: &str = "of another path, which is not cut: the killswitch rules it
 pub fn table(paths: &[(Rules, StopKind)], living: &[Rules]) -> TableSpec {
     let mut spec = TableSpec::new(NfFamily::INet, TABLE);
     let cut: Vec<Rules> = paths.iter().map(|(path, _)| path.clone()).collect();
+    let all: Vec<Rules> = cut.iter().chain(living).cloned().collect();
     add_endpoints(&mut spec, living);
     for (path, kind) in paths {
         if *kind == StopKind::NoState {
             spec.chain(&of(path, NO_STATE), Vec::new());
         }
         spec.counter(&of(path, STOPPED));
-        add_nets(&mut spec, path, "management", &path.management);
     }
-    let at = |point| Hook::filter(point, PRIORITY, Policy::Accept);
-    spec.base_chain("output", at("output"), None, outgoing(&cut, living));
-    spec.base_chain("forward", at("forward"), None, forwarded(&cut, living));
+    let at = |point, priority| Hook::filter(point, priority, Policy::Accept);
+    let way = |path: &Rules| {
+        if cut.iter().any(|one| one.name == path.name) { goto(&of(path, "left")) } else { accept() }
+    };
+    if all.iter().any(Rules::locks_sockets) {
+        spec.base_chain("input", at("input", PRIORITY), None, to_listeners(&all));
+        let sent = by_owner(&all, way, &accept());
+        spec.base_chain("output", at("output", PRIORITY), None, sent);
+    }
+    let bridged = bridged_bit(&all);
+    let forwarded = bridged.map(mark_bridged).into_iter().collect();
+    spec.base_chain("forward", at("forward", PRIORITY), None, forwarded);
+    let mut leaving = cut_or_living(&cut, living, bridged);
+    leaving.extend(by_mark(&all, way));
+    if let Some(host) = cut.iter().find(|path| path.workload == Workload::Host) {
+        leaving.extend(dhcp_and_ndp());
+        leaving.push(rule([jump(&of(host, "left"))], "all else that leaves the host"));
+    }
+    spec.base_chain("leaving", at("postrouting", LEAVING - 1), None, leaving);
     for path in &cut {
-        spec.chain(&of(path, "output"), left(path));
+        spec.chain(&of(path, "left"), left(path));
     }
     spec
 }
@@ -60,58 +80,44 @@ fn stop(path: &Rules) -> [String; 2] {
     [count(&of(path, STOPPED)), drop()]
 }
 
-fn outgoing(cut: &[Rules], living: &[Rules]) -> Vec<Rule> {
-    let mut rules = Vec::new();
+/// What belongs to a path by its devices and marks.
+fn cut_or_living(cut: &[Rules], living: &[Rules], bridged: Option<Mark>) -> Vec<Rule> {
+    let mut rules = vec![rule([out_by("lo"), accept()], "this host to itself")];
     for path in cut {
-        // Its tunnel's own packets are the host's, by whom they are sent.
+        // The host sends its tunnel's own packets, whatever the workload is.
         for what in [marked(path.fwmark), out_by(&path.interface)] {
             let [count, drop] = stop(path);
             rules.push(rule([what, count, drop], CUT));
         }
     }
-    let host = cut.iter().find(|path| path.workload == Workload::Host);
-    if !living.is_empty() && host.is_some() {
+    rules.extend(bridged.map(pass_bridged));
+    if !living.is_empty() {
         rules.extend(endpoints());
-        let tunnels = names(living.iter().map(|path| &path.interface));
-        rules.push(rule([is("oifname", tunnels), accept()], OTHERS));
     }
-    let all: Vec<Rules> = cut.iter().chain(living).cloned().collect();
-    let is_cut = |path: &Rules| cut.iter().any(|cut| cut.name == path.name);
-    let way = |path: &Rules| if is_cut(path) { goto(&of(path, "output")) } else { accept() };
-    let others = host.map_or_else(accept, |host| goto(&of(host, "output")));
-    rules.extend(whose(&all, way, &others));
-    rules.extend(host.map(|_| rule([others.clone()], "all else that the host sends")));
-    rules
-}
-
-fn forwarded(cut: &[Rules], living: &[Rules]) -> Vec<Rule> {
-    let mut rules = Vec::new();
     for path in cut {
         let interfaces = path.workload.interfaces();
         let entered = (!interfaces.is_empty()).then(|| is("iifname", names(interfaces)));
-        let ways = [in_by(&path.interface), out_by(&path.interface)];
-        for what in ways.into_iter().chain(entered) {
+        for what in entered.into_iter().chain([in_by(&path.interface)]) {
             let [count, drop] = stop(path);
             rules.push(rule([what, count, drop], CUT));
         }
     }
-    if let Some(host) = cut.iter().find(|path| path.workload == Workload::Host) {
-        let entrances = living.iter().flat_map(|path| {
-            path.workload.interfaces().iter().chain(std::iter::once(&path.interface))
-        });
-        let entrances: Vec<&String> = entrances.collect();
-        if !entrances.is_empty() {
-            rules.push(rule([is("iifname", names(entrances)), accept()], OTHERS));
-        }
-        rules.push(rule(stop(host), CUT));
+    let entrances: Vec<&String> = living
+        .iter()
+        .flat_map(|path| path.workload.interfaces().iter().chain([&path.interface]))
+        .collect();
+    if !entrances.is_empty() {
+        rules.push(rule([is("iifname", names(entrances)), accept()], OTHERS));
+        let tunnels = names(living.iter().map(|path| &path.interface));
+        rules.push(rule([is("oifname", tunnels), accept()], OTHERS));
     }
     rules
 }
 
-/// What a stopped path is left: loopback, an address, and replies to `management`.
+/// What a stopped path is left: loopback, and replies to `management`. The host's address too, which
+/// a whole-host path gets before it comes here: a scoped workload has no part in DHCP.
 fn left(path: &Rules) -> Vec<Rule> {
     let mut rules = vec![rule([out_by("lo"), accept()], "this host to itself")];
-    rules.extend(dhcp_and_ndp());
     rules.extend(replies_to_management(path));
     rules.push(rule(stop(path), CUT));
     rules

@@ -53,10 +53,24 @@ impl Hook {
 #[derive(Debug, Clone)]
 pub struct Set {
     pub name: String,
-    /// As in `ipv4_addr . inet_service`.
+    /// As in `ipv4_addr . inet_service`. Never a single type: nft before 1.1.2 crashes on such a set
+    /// that a later one wrote.
     pub types: &'static str,
-    pub interval: bool,
-    pub elements: Vec<String>,
+    pub content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// These elements.
+    Fixed(Vec<String>),
+    /// What rules add: so many elements, each for so long. They outlive a replacement of the table.
+    Dynamic { size: u32, timeout: &'static str },
+}
+
+impl Set {
+    pub fn is_dynamic(&self) -> bool {
+        matches!(self.content, Content::Dynamic { .. })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -100,14 +114,8 @@ impl TableSpec {
         self.counters.push(name.to_owned());
     }
 
-    pub fn set(
-        &mut self,
-        name: impl Into<String>,
-        types: &'static str,
-        interval: bool,
-        elements: Vec<String>,
-    ) {
-        self.sets.push(Set { name: name.into(), types, interval, elements });
+    pub fn set(&mut self, name: impl Into<String>, types: &'static str, content: Content) {
+        self.sets.push(Set { name: name.into(), types, content });
     }
 
     /// Adds a chain that others go to.
@@ -152,12 +160,16 @@ impl TableSpec {
 impl Set {
     fn write(&self, text: &mut String) {
         let _ = write!(text, "\tset {} {{\n\t\ttype {}\n", self.name, self.types);
-        if self.interval {
-            text.push_str("\t\tflags interval\n");
-        }
-        // nft refuses an empty element list; a set without one is simply empty.
-        if !self.elements.is_empty() {
-            let _ = writeln!(text, "\t\telements = {{ {} }}", self.elements.join(", "));
+        match &self.content {
+            Content::Dynamic { size, timeout } => {
+                let flags = "flags dynamic,timeout";
+                let _ = writeln!(text, "\t\tsize {size}\n\t\t{flags}\n\t\ttimeout {timeout}");
+            }
+            // nft refuses an empty element list; a set without one is simply empty.
+            Content::Fixed(elements) if elements.is_empty() => {}
+            Content::Fixed(elements) => {
+                let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(", "));
+            }
         }
         text.push_str("\t}\n");
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::dsl::{Rule, Words, accept, any_of, drop, is, marked, rule};
+use super::dsl::{Rule, Words, accept, any_of, is, marked, rule};
 use super::rules::Rules;
 
 /// Around an IP packet: which frames, where they say what is inside and where it begins (in bytes
@@ -67,7 +67,7 @@ pub fn rules(path: &Rules, leaked: &Words) -> Vec<Rule> {
         }
         let mut words = wrapping.matches();
         words.push(is(wrapping.kind(), any_of(wrapping.kinds)));
-        words.extend([leaked.clone(), drop()]);
+        words.push(leaked.clone());
         rules.push(rule(words, "IP in a tag or a PPPoE session leaves like any other: a leak"));
     }
     rules

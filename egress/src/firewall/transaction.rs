@@ -72,8 +72,8 @@ pub fn remove(family: NfFamily, table: &str) -> Result<bool, NftError> {
 }
 
 /// The transaction. `flush table` takes only the rules; sets, chains and objects that are foreign
-/// or of another shape are deleted one by one, and sets always, for they keep their elements.
-/// Base chains of the right shape stay, so that no packet meets a hook that is half made.
+/// or of another shape are deleted one by one, and sets always, for they keep their elements; but those
+/// stay that rules fill. Base chains of the right shape stay, so that no packet meets a hook that is half made.
 pub fn commands(spec: &TableSpec, present: Option<&Listing>) -> String {
     let (family, table) = (family_word(spec.family), spec.name);
     let flags = spec.flags.map_or_else(String::new, |flags| format!(" {{ flags {flags}; }}"));
@@ -88,11 +88,20 @@ pub fn commands(spec: &TableSpec, present: Option<&Listing>) -> String {
         }
     }
     for (kind, name) in present.map_or(&[][..], Listing::others) {
-        if *kind != "counter" || !spec.counters.contains(name) {
+        if !stays(spec, kind, name) {
             delete(kind, name);
         }
     }
     commands + &spec.text()
+}
+
+/// Whether an object of the kernel, which is neither a chain nor a rule, can stay as it is.
+fn stays(spec: &TableSpec, kind: &str, name: &str) -> bool {
+    match kind {
+        "counter" => spec.counters.iter().any(|wanted| wanted == name),
+        "set" => spec.sets.iter().any(|wanted| wanted.is_dynamic() && wanted.name == name),
+        _ => false,
+    }
 }
 
 /// Whether a chain of the kernel can stay as it is. A device that it is to have and has not is added

@@ -1,15 +1,19 @@
-//! The ways that a path leaves its workload: the chains of one path in the killswitch. The order of
-//! the rules is the specification: see `DESIGN.md`, section 5.
+//! What a path permits its workload: the chains of one path in the killswitch. The order of the rules
+//! is the specification: see `DESIGN.md`, section 5.
+//!
+//! What is permitted is written once, in `permitted_PATH` for what this host sends and in
+//! `forwardable_PATH` for what it forwards. A packet that is not accepted there returns to the chain
+//! of its hook: `output_` and `forward_` refuse it with an answer, `leaving_` drops it.
 
 use std::net::IpAddr;
 
 use super::dsl::{
-    Rule, Words, accept, carries, count, drop, is, is_not, names, not_opening, out_by, port,
-    prohibit, quoted, reset_tcp, rule, within,
+    Rule, Words, accept, any_of, count, drop, is, jump, names, not_opening, out_by, port, prohibit,
+    quoted, reset_tcp, rule,
 };
 use super::permits::{
-    by_family, dhcp_and_ndp, dhcp6_and_ndp_of_host, dns, endpoints, ntp, of, own_endpoints,
-    to_addresses, to_set,
+    dhcp_and_ndp, dhcp6_and_ndp_of_host, dns, in_nets, ntp, of, own_endpoints, to_addresses,
+    to_nets,
 };
 use super::rules::{Probe, Protocol, Rules};
 use super::table::TableSpec;
@@ -22,54 +26,76 @@ const ALLOW: &str = "allowed outside the tunnel by the config";
 const DNS: &str = "DNS before the allow-list, or a resolver there would carry every name outside";
 const REPLIES: &str = "replies to management, by who opened the connection: never one from here";
 const SPARE: &str =
-    "a management session from before the lock: in silence, its next packet mends it";
-const REFUSE: &str = "all else is blocked, and told at once, so that programs fail fast";
-const ROUTED_AGAIN: &str =
-    "routed again by its mark, and this hook still shows the way before: held behind routing";
-const HELD: &str = "all else is blocked; nothing can be refused behind routing";
-const NOT_BACK: &str = "out of the tunnel, and no answer to this workload: there is no way through";
-
-/// The set of all tunnels.
-pub const TUNNELS: &str = "tunnels";
+    "a management session from before the lock: in silence, its next packet restores it";
+const REFUSE: &str = "all else is blocked, and answered at once, so that programs fail fast";
+const BLOCKED: &str = "all else is blocked";
+const REROUTED: &str = "another table's DNAT has routed it again: judged where its device is final";
+const NOT_BACK: &str = "out of the tunnel, and not an answer to this workload: no way through";
 
 /// Adds the chains that the path's workload is sent to.
 pub fn add(spec: &mut TableSpec, path: &Rules, paths: &[Rules]) {
     let others: Vec<&Rules> = paths.iter().filter(|other| other.name != path.name).collect();
-    spec.chain(&of(path, "answers"), answers(path));
+    let chain = |what: &str| of(path, what);
+    spec.chain(&chain("answers"), answers(path));
     match &path.workload {
         Workload::Host => {
-            spec.chain(&of(path, "output"), host_sends(path, &others));
-            spec.chain(&of(path, "forward"), forwards(path, &others));
+            spec.chain(&chain("permitted"), host_may(path, &others));
+            spec.chain(&chain("forwardable"), forwardable(path, &others));
+            spec.chain(&chain("output"), host_sends(path));
+            spec.chain(&chain("forward"), refused_unless(path, "forwardable"));
+            spec.chain(&chain("leaving"), host_leaves(path));
         }
         Workload::Interfaces(_) => {
-            spec.chain(&of(path, "forward"), forwards(path, &others));
-            spec.chain(&of(path, "input"), asks_host(path));
+            spec.chain(&chain("forwardable"), forwardable(path, &others));
+            spec.chain(&chain("forward"), refused_unless(path, "forwardable"));
+            spec.chain(&chain("leaving"), blocked_unless(path, "forwardable"));
+            spec.chain(&chain("input"), asks_host(path));
         }
-        Workload::Users(_) => spec.chain(&of(path, "output"), scoped_sends(path, &others)),
-        Workload::Cgroups(_) => {
-            spec.chain(&of(path, "output"), scoped_sends(path, &others));
-            spec.chain(&of(path, "routed"), routed(path, &others));
+        Workload::Users(_) | Workload::Cgroups(_) => {
+            spec.chain(&chain("permitted"), scoped_may(path, &others));
+            spec.chain(&chain("output"), scoped_sends(path));
+            spec.chain(&chain("leaving"), blocked_unless(path, "permitted"));
         }
     }
 }
 
-fn host_sends(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
+/// What the host may send by the device that it leaves by.
+fn host_may(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
     let mut rules = vec![
         rule([out_by("lo"), accept()], "this host to itself"),
         rule([out_by(&path.interface), accept()], TUNNEL),
     ];
-    rules.extend(endpoints());
+    rules.extend(super::permits::endpoints());
     for other in others {
         rules.extend(other.probe.iter().flat_map(|probe| probes(&other.interface, probe)));
     }
-    rules.extend(not_by_others(path, others));
+    rules.extend(not_by_others(others));
     rules.extend(to_bridges(path));
     rules.extend(dhcp_and_ndp());
     rules.extend(outside(path));
     rules.extend(ntp(path));
     rules.extend(replies_to_management(path));
+    rules
+}
+
+/// Before routing is final: refused at once, unless it may still become something else.
+fn host_sends(path: &Rules) -> Vec<Rule> {
+    let mut rules = vec![
+        rule(["ct status dnat".to_owned(), accept()], REROUTED),
+        rule([jump(&of(path, "permitted"))], "what the host may send"),
+    ];
     rules.extend(spare_management(path));
     rules.extend(refuse(path));
+    rules
+}
+
+/// The verdict on what the host sends and forwards. What has no input device was sent here; discovery
+/// comes first, for the kernel names a device there.
+fn host_leaves(path: &Rules) -> Vec<Rule> {
+    let mut rules = Vec::from(dhcp_and_ndp());
+    rules.push(rule([is("iif", 0), jump(&of(path, "permitted"))], "what the host may send"));
+    rules.push(rule([jump(&of(path, "forwardable"))], "what it may forward"));
+    rules.push(rule([count(&of(path, "blocked")), drop()], BLOCKED));
     rules
 }
 
@@ -87,16 +113,22 @@ fn probes(tunnel: &str, probe: &Probe) -> Vec<Rule> {
     to_addresses(&[probe.target()]).into_iter().map(asks).collect()
 }
 
-/// What the sockets of some users or cgroups send. What the kernel sends for itself is not theirs.
-fn scoped_sends(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
+/// What the sockets of some users or cgroups may send by the device that it leaves by.
+fn scoped_may(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
     let mut rules = vec![rule([out_by(&path.interface), accept()], TUNNEL)];
     rules.extend(own_endpoints(path));
-    if matches!(path.workload, Workload::Cgroups(_)) {
-        let marked = carries("meta mark", path.workload_mark);
-        rules.push(rule([is_not("oifname", quoted("lo")), marked, accept()], ROUTED_AGAIN));
-    }
-    rules.extend(not_by_others(path, others));
-    rules.extend(to_resolvers(path));
+    rules.extend(not_by_others(others));
+    rules.extend(to_bridges(path));
+    rules.extend(outside(path));
+    rules.extend(ntp(path));
+    rules.extend(replies_to_management(path));
+    rules
+}
+
+/// Before routing is final: their own marks route them again, and this hook still shows the device of
+/// before. Only what stays on this host is refused here, where its owner is known.
+fn scoped_sends(path: &Rules) -> Vec<Rule> {
+    let mut rules = to_resolvers(path);
     for mut refused in dns(
         &[count(&of(path, "blocked")), prohibit()],
         "a resolver on this host is not locked in: it would carry every name outside",
@@ -104,46 +136,39 @@ fn scoped_sends(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
         refused.words.insert(0, out_by("lo"));
         rules.push(refused);
     }
-    rules.push(rule([out_by("lo"), accept()], "this host to itself"));
-    rules.extend(to_bridges(path));
-    rules.extend(outside(path));
-    rules.extend(ntp(path));
-    rules.extend(replies_to_management(path));
-    rules.extend(refuse(path));
+    rules.push(rule([accept()], "judged where its device is final"));
     rules
 }
 
-/// What a cgroup's sockets send, once it is known which way it goes.
-fn routed(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
+/// What may be forwarded for the workload: into the tunnel, between its own bridges, to the allow-list.
+fn forwardable(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
     let mut rules = vec![rule([out_by(&path.interface), accept()], TUNNEL)];
-    rules.extend(own_endpoints(path));
-    rules.push(rule([out_by("lo"), accept()], "this host to itself: seen before routing"));
-    rules.extend(not_by_others(path, others));
-    rules.extend(to_bridges(path));
-    rules.extend(outside(path));
-    rules.extend(ntp(path));
-    rules.extend(replies_to_management(path));
-    for rule in &mut rules {
-        rule.words.iter_mut().filter(|word| **word == prohibit()).for_each(|word| *word = drop());
-    }
-    rules.push(rule([count(&of(path, "blocked")), drop()], HELD));
-    rules
-}
-
-/// What is forwarded for the workload: into the tunnel, between its own bridges, to the allow-list.
-fn forwards(path: &Rules, others: &[&Rules]) -> Vec<Rule> {
-    let mut rules = vec![rule([out_by(&path.interface), accept()], TUNNEL)];
-    rules.extend(not_by_others(path, others));
+    rules.extend(not_by_others(others));
     rules.extend(within_workload(path));
     rules.extend(to_bridges(path));
     rules.extend(outside(path));
     // A published port of a container: what a management host asked for is answered.
     rules.extend(replies_to_management(path));
+    rules
+}
+
+/// What is not accepted in `chain` is refused with an answer.
+fn refused_unless(path: &Rules, chain: &str) -> Vec<Rule> {
+    let mut rules = vec![rule([jump(&of(path, chain))], "what is permitted")];
     rules.extend(refuse(path));
     rules
 }
 
-/// What comes out of the tunnel and is not for this host: to its workload, or nowhere.
+/// What is not accepted in `chain` is dropped: behind routing nothing can be answered.
+fn blocked_unless(path: &Rules, chain: &str) -> Vec<Rule> {
+    vec![
+        rule([jump(&of(path, chain))], "what is permitted"),
+        rule([count(&of(path, "blocked")), drop()], BLOCKED),
+    ]
+}
+
+/// What comes out of the tunnel and is not for this host: to its workload, or nowhere. Any other
+/// device could lead outside, in clear.
 fn answers(path: &Rules) -> Vec<Rule> {
     let blocked = count(&of(path, "blocked"));
     let mut rules = Vec::from_iter(within_workload(path));
@@ -151,21 +176,17 @@ fn answers(path: &Rules) -> Vec<Rule> {
     if path.workload == Workload::Host {
         let unasked = is("ct state", "!= { established, related }");
         rules.push(rule([unasked, blocked.clone(), drop()], NOT_BACK));
-        rules.extend(to_set(path, "allow", &[], ALLOW));
-        rules.extend(to_set(path, "management", &[], ALLOW));
-        let words = [within("oifname", "uplinks"), blocked, drop()];
-        rules.push(rule(words, "an answer to a LAN host that is not allowed would go in clear"));
-        rules.push(rule([accept()], "an answer to a network behind this host"));
-    } else {
-        rules.push(rule([blocked, drop()], NOT_BACK));
+        rules.extend(to_nets(&path.allow, ALLOW));
+        rules.extend(to_nets(&path.management, ALLOW));
     }
+    rules.push(rule([blocked, drop()], NOT_BACK));
     rules
 }
 
 fn within_workload(path: &Rules) -> Option<Rule> {
     let own = path.workload.interfaces();
-    let words = [is("oifname", names(own)), accept()];
-    (!own.is_empty()).then(|| rule(words, "within the workload"))
+    let words = || [is("oifname", names(own)), accept()];
+    (!own.is_empty()).then(|| rule(words(), "within the workload"))
 }
 
 /// What a workload asks of this host itself. Its resolvers and proxies are not locked in.
@@ -192,10 +213,11 @@ fn to_resolvers(path: &Rules) -> Vec<Rule> {
     to.iter().flat_map(dns).collect()
 }
 
-/// In a chain that has let its own tunnel's pass already.
-fn not_by_others(path: &Rules, others: &[&Rules]) -> Option<Rule> {
-    let words = [within("oifname", TUNNELS), count(&of(path, "blocked")), prohibit()];
-    (!others.is_empty()).then(|| rule(words, OTHERS_TUNNEL))
+/// In a chain that has accepted its own tunnel's already.
+fn not_by_others(others: &[&Rules]) -> Option<Rule> {
+    let tunnels = others.iter().map(|other| quoted(&other.interface));
+    let words = || [is("oifname", any_of(tunnels)), "return".to_owned()];
+    (!others.is_empty()).then(|| rule(words(), OTHERS_TUNNEL))
 }
 
 fn to_bridges(path: &Rules) -> Option<Rule> {
@@ -206,10 +228,10 @@ fn to_bridges(path: &Rules) -> Option<Rule> {
 /// Outside the tunnel, by the config.
 fn outside(path: &Rules) -> Vec<Rule> {
     let mut rules = Vec::new();
-    if path.dns == DnsPolicy::Refuse {
-        rules.extend(dns(&[count(&of(path, "blocked")), prohibit()], DNS));
+    if path.dns == DnsPolicy::Refuse && !path.allow.is_empty() {
+        rules.extend(dns(&["return".to_owned()], DNS));
     }
-    rules.extend(to_set(path, "allow", &[], ALLOW));
+    rules.extend(to_nets(&path.allow, ALLOW));
     rules
 }
 
@@ -217,29 +239,21 @@ fn outside(path: &Rules) -> Vec<Rule> {
 /// here does not look like a reply. Dropped in silence, not reset: the client's next packet makes
 /// the entry the right way round, and the session goes on.
 fn spare_management(path: &Rules) -> Vec<Rule> {
-    by_family(|ip, family| {
-        let set = of(path, &format!("management{family}"));
-        let to = within(format!("{ip} daddr"), &set);
-        rule([to, not_opening(), count(&of(path, "blocked")), drop()], SPARE)
-    })
+    let to = in_nets(&path.management, |ip| format!("{ip} daddr"));
+    let spare = |to| rule([to, not_opening(), count(&of(path, "blocked")), drop()], SPARE);
+    to.into_iter().map(spare).collect()
 }
 
 /// Replies to connections that a management host opened to this host, by their original direction:
 /// neither the host nor a container can open one towards it.
 pub fn replies_to_management(path: &Rules) -> Vec<Rule> {
-    by_family(|ip, family| {
-        let set = of(path, &format!("management{family}"));
-        let words = [
-            is("ct direction", "reply"),
-            within(format!("ct original {ip} saddr"), &set),
-            within(format!("{ip} daddr"), &set),
-            accept(),
-        ];
-        rule(words, REPLIES)
-    })
+    let from = in_nets(&path.management, |ip| format!("ct original {ip} saddr"));
+    let to = in_nets(&path.management, |ip| format!("{ip} daddr"));
+    let reply = |(from, to)| rule([is("ct direction", "reply"), from, to, accept()], REPLIES);
+    from.into_iter().zip(to).map(reply).collect()
 }
 
-/// Counted, then refused loudly, so that programs fail at once instead of waiting for a timeout.
+/// Counted, then refused with an answer, so that programs fail at once instead of waiting for a timeout.
 fn refuse(path: &Rules) -> Vec<Rule> {
     let blocked = count(&of(path, "blocked"));
     vec![

@@ -18,12 +18,12 @@ pub use on_host::{devices, host};
 pub use sight::handshake_age;
 
 use crate::bounded;
-use crate::config::{PathConfig, Uplinks};
+use crate::config::PathConfig;
 use crate::device::{self, DeviceError, DeviceView};
 use crate::error::chain;
 use crate::firewall::foreign::{self, Blocked};
 use crate::firewall::{self, Reader, Reading, Rules, Walls};
-use crate::probe;
+use crate::links::Link;
 use crate::probe::uplink::{self, Device};
 use crate::state::{PathState, StateError, Store};
 
@@ -33,17 +33,10 @@ pub struct Sight {
     pub state: Result<PathState, StateError>,
     pub walls: Result<Walls, firewall::NftError>,
     pub device: Result<DeviceView, DeviceError>,
-    pub uplinks: Result<Uplinked, String>,
+    /// The devices of now.
+    pub links: Result<Arc<Vec<Link>>, String>,
     /// How long each of these took to read.
     pub took: Took,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Uplinked {
-    /// Devices with a default route, and those that had one at the last load and still exist: an
-    /// unplugged cable takes the route, and brings it back. And those by which the workload enters.
-    /// All are to be covered by the watch.
-    pub to_cover: Vec<Device>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,11 +58,10 @@ fn look_by(
 ) -> Sight {
     let mut took = Took::default();
     let state = timed(&mut took.state, || store.read(&path.name));
-    let recorded = recorded_uplinks(&state);
     Sight {
         walls: timed(&mut took.nftables, walls),
         device: timed(&mut took.wireguard, || device::read(&path.interface)),
-        uplinks: timed(&mut took.uplink, || uplinks(path, &recorded)),
+        links: timed(&mut took.uplink, links),
         state,
         took,
     }
@@ -98,36 +90,26 @@ pub fn look_at_all(
     let devices: Vec<device::Asked> =
         paths.iter().map(|path| device::ask(&path.interface)).collect();
     let own: Vec<_> = paths.iter().map(|path| own(path, store)).collect();
-    let mut routing = Duration::ZERO;
-    // The tunnels are the same for all.
-    let tunnels = paths.first().map(|path| path.tunnels.as_slice()).unwrap_or_default();
-    let routed = timed(&mut routing, || routed(tunnels));
+    let mut uplink = Duration::ZERO;
+    let links = timed(&mut uplink, links);
     let devices: Vec<_> =
         devices.into_iter().map(|asked| (asked.wait(limit), started.elapsed())).collect();
     let late = |late| (Err(firewall::NftError::Hung(late)), started.elapsed());
     let (walls, nftables) = walls.wait(limit).unwrap_or_else(late);
     let walls = walls.map_err(Arc::new);
-    let sight = |((path, (state, took)), (device, wireguard)): ((&PathConfig, (_, Took)), _)| {
-        let mut uplink = Duration::ZERO;
-        let recorded = recorded_uplinks(&state);
-        let uplinks = timed(&mut uplink, || uplinks_by(path, &recorded, || routed.clone()));
+    let sight = |((state, took), (device, wireguard)): ((_, Took), _)| {
         let shared = |error: &Arc<_>| firewall::NftError::Shared(Arc::clone(error));
         let walls = walls.as_ref().map(|reading| reading.walls.clone()).map_err(shared);
-        let took = Took { nftables, wireguard, uplink: routing + uplink, ..took };
-        Sight { state, walls, device, uplinks, took }
+        let took = Took { nftables, wireguard, uplink, ..took };
+        Sight { state, walls, device, links: links.clone(), took }
     };
-    let sights = paths.iter().zip(own).zip(devices).map(sight).collect();
+    let sights = own.into_iter().zip(devices).map(sight).collect();
     Looked { sights, reading: walls.ok() }
 }
 
 fn own(path: &PathConfig, store: &Store) -> (Result<PathState, StateError>, Took) {
     let mut took = Took::default();
     (timed(&mut took.state, || store.read(&path.name)), took)
-}
-
-fn recorded_uplinks(state: &Result<PathState, StateError>) -> Vec<Device> {
-    let intended = state.as_ref().ok().and_then(|state| state.intended.as_ref());
-    intended.map(|intended| intended.uplinks.clone()).unwrap_or_default()
 }
 
 fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
@@ -137,35 +119,14 @@ fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// What is to be covered by the watch.
-pub fn uplinks(path: &PathConfig, recorded: &[Device]) -> Result<Uplinked, String> {
-    uplinks_by(path, recorded, || routed(&path.tunnels))
+fn links() -> Result<Arc<Vec<Link>>, String> {
+    crate::links::all().map(Arc::new).map_err(|error| format!("network devices: {error}"))
 }
 
 /// Every device that holds a default route, and is no tunnel of ours.
 fn routed(tunnels: &[String]) -> Result<Vec<Device>, String> {
     let tunnels: Vec<&str> = tunnels.iter().map(String::as_str).collect();
-    probe::default_route_devices(&tunnels).map_err(chain)
-}
-
-fn uplinks_by(
-    path: &PathConfig,
-    recorded: &[Device],
-    routed: impl FnOnce() -> Result<Vec<Device>, String>,
-) -> Result<Uplinked, String> {
-    let known = |listed: &[String]| -> Vec<Device> {
-        listed.iter().filter_map(|name| uplink::device(name)).collect()
-    };
-    let leads_out = match &path.uplinks {
-        Uplinks::Named(names) => known(names),
-        Uplinks::Auto => routed()?,
-    };
-    let still = recorded.iter().filter_map(|device| uplink::device(&device.name));
-    let entrances = known(path.workload.interfaces());
-    let mut to_cover: Vec<Device> = leads_out.into_iter().chain(still).chain(entrances).collect();
-    to_cover.sort();
-    to_cover.dedup();
-    Ok(Uplinked { to_cover })
+    crate::probe::default_route_devices(&tunnels).map_err(chain)
 }
 
 /// Rules of other programs that block what the path needs. Reads the whole ruleset: for people only.

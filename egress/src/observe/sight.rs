@@ -1,14 +1,16 @@
 //! What a look tells: evidence for the verdict, and what is published beside it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Sight, leak};
 use crate::config::{Endpoint, PathConfig};
 use crate::device::{DeviceView, Likeness};
 use crate::error::chain;
-use crate::firewall::{self, Listing};
+use crate::firewall::{self, Covered, Listing};
 use crate::handshakes::Handshakes;
 use crate::health::{Clock, Evidence, Leak, Lock, Peer, Probe, Standing, Uplink};
+use crate::links::Link;
 use crate::probe::uplink::{self, Device, UplinkVerdict};
 use crate::state::{PathState, Timestamp};
 
@@ -97,16 +99,25 @@ impl Sight {
             && same(&walls.guard.watch, &intended.watch)
     }
 
-    /// The uplinks of now, each with whether the watch was attached to it, by name and index: a
-    /// renamed or recreated device is another one.
-    pub fn coverage(&self) -> Vec<(&Device, bool)> {
+    /// The devices that packets can leave by now, each with whether the watch was attached to it as it
+    /// is: a renamed or recreated device is another one.
+    pub fn coverage(&self) -> Result<Vec<(Device, bool)>, &String> {
         let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
-        let attached = intended.map(|intended| intended.uplinks.as_slice()).unwrap_or_default();
-        self.uplinks
-            .iter()
-            .flat_map(|found| &found.to_cover)
-            .map(|device| (device, attached.contains(device)))
-            .collect()
+        let recorded = intended.map(|intended| intended.coverage.clone()).unwrap_or_default();
+        let wanted = recorded.wanted(self.links.as_ref()?).devices.into_iter();
+        let attached = |one: &Covered| {
+            recorded.covers(one) && self.walls.as_ref().is_ok_and(|walls| walls.watches(one))
+        };
+        Ok(wanted.map(|one| (one.device.clone(), attached(&one))).collect())
+    }
+
+    /// Whether the watch is as the devices of now demand. A list that cannot be had says no.
+    pub fn is_covered(&self) -> bool {
+        let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
+        let current = |links: &Arc<Vec<Link>>| {
+            intended.is_some_and(|it| it.coverage.wanted(links) == it.coverage)
+        };
+        self.links.as_ref().is_ok_and(current)
     }
 
     pub fn leak(&self, path: &PathConfig) -> Leak {

@@ -87,6 +87,10 @@ pub struct Tunnel {
     /// Of the tunnel's own packets; the routing table has this number too.
     pub fwmark: u32,
     pub selector: Selector,
+    /// Of packets of `users`: they are marked once they are routed, and then routed again without
+    /// their user. Empty in a state file of before this was kept.
+    #[serde(default)]
+    pub workload_mark: Mark,
     /// What leads into it.
     pub routes: Vec<IpNet>,
 }
@@ -128,6 +132,10 @@ impl Tunnel {
                     Selector::Marked(path.workload_mark)
                 }
                 Workload::Users(users) => Selector::Users(users.clone()),
+            },
+            workload_mark: match &path.workload {
+                Workload::Users(_) => path.workload_mark,
+                _ => Mark::default(),
             },
             routes: IpNet::aggregate(&all),
         }
@@ -205,6 +213,7 @@ mod tests {
             mtu: USUAL_MTU,
             fwmark: 0xca6c,
             selector: Selector::Host,
+            workload_mark: Mark::default(),
             routes: nets(&["0.0.0.0/0", "::/0"]),
         };
         let both = tunnel.clone().with_addresses(nets(&["10.64.0.2/32", "fd00::2/128"]));

@@ -56,6 +56,12 @@ pub fn wanted_rules(tunnel: &Tunnel, family: Family) -> Vec<Entry> {
             rules.extend(users.iter().map(|user| {
                 rule(format!("priority {SCOPED} uidrange {} lookup {table}", user.ends()))
             }));
+            // The user decides the source address; the mark decides the way, for what is marked is
+            // routed again, and IPv4 forgets the user then.
+            let marked = Some(tunnel.workload_mark).filter(|mark| mark.mask() != 0);
+            rules.extend(
+                marked.map(|mark| rule(format!("priority {SCOPED} fwmark {mark} lookup {table}"))),
+            );
         }
     }
     rules
@@ -194,6 +200,7 @@ mod tests {
             mtu: 1420,
             fwmark: 0xca6d,
             selector,
+            workload_mark: Mark::bits(0x0100_0000),
             routes: Vec::new(),
         }
     }

@@ -232,10 +232,10 @@ fn about_uplinks(page: &mut Exposition, views: &[PathView]) {
     }
     let mut covered = page.gauge(
         "vpn_egress_uplink_covered",
-        "Whether the watch is attached to this uplink, by the device's index at the last load.",
+        "Whether the watch is attached to this device, by which packets can leave.",
     );
     for view in views {
-        for (device, attached) in view.sight.coverage() {
+        for (device, attached) in view.sight.coverage().unwrap_or_default() {
             let labels = [("path", view.path.name.as_str()), ("device", device.name.as_str())];
             covered.sample(&labels, flag(attached));
         }

@@ -26,6 +26,8 @@ fn plug(world: &World) -> Surroundings {
     );
     // What is sent by the second card to an address beyond it is seen, and not only asked after.
     world.sysctl(Ns::Router, &format!("net.ipv4.conf.{SECOND_PORT}.proxy_arp"), "1");
+    // Answered at once: what waits for an answer would arrive after the positive control was counted.
+    world.sysctl(Ns::Router, &format!("net.ipv4.neigh.{SECOND_PORT}.proxy_delay"), "0");
     let mut plain = Surroundings::plain();
     plain.ports.push(Port::of_router(SECOND_PORT));
     plain.devices.push(SECOND_UPLINK.to_owned());

@@ -215,6 +215,6 @@ fn intended(rules: &Rules) -> Intended {
         killswitch: digest.clone(),
         watch: digest,
         rules: rules.clone(),
-        uplinks: Vec::new(),
+        coverage: egress::firewall::Coverage::default(),
     }
 }
