@@ -15,6 +15,8 @@ const RESOLVERS: &str = "/etc/resolv.conf";
 const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
 /// No endpoint has it (RFC 3849), so it is routed as the internet is.
 const DOCUMENTED_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// What Docker puts into a container's file.
+const DOCKER_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 /// The C library's own limit (resolv.conf(5)).
 const ASKED: usize = 3;
 
@@ -107,6 +109,20 @@ fn names(path: &PathConfig) -> Vec<String> {
             })
             .collect(),
     }
+}
+
+/// Docker's resolver is on loopback, which nothing is locked on, and asks for what it answers.
+pub fn of_docker(path: &PathConfig, redirected: Option<&str>) -> Option<String> {
+    let is_asked = asked(RESOLVERS).contains(&DOCKER_RESOLVER);
+    let of_this_path = !matches!(path.workload, Workload::Interfaces(_));
+    (is_asked && of_this_path).then(|| {
+        let by = redirected.map(|place| format!(" ({place})")).unwrap_or_default();
+        format!(
+            "names: {RESOLVERS} asks {DOCKER_RESOLVER}, Docker's resolver{by}: it answers from outside \
+             of this namespace, and may ask outside the tunnel. Put the provider's resolver into a \
+             resolv.conf of the container's own, which is mounted there"
+        )
+    })
 }
 
 fn refused(path: &PathConfig, address: IpAddr, stub: bool) -> String {

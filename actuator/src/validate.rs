@@ -58,9 +58,12 @@ pub fn validate(config: &Config, store: &Store, on_host: Option<String>) -> Repl
 /// Rules of other programs that block what the path needs. What only may block changes no exit code.
 fn in_the_way(path: &PathConfig, lines: &mut Vec<String>) -> u8 {
     match observe::in_the_way(path) {
-        Ok(blocked) => {
-            let sure = blocked.iter().any(Blocked::is_sure);
-            lines.extend(blocked.iter().map(|blocked| format!("{}: {blocked}", path.name)));
+        Ok(found) => {
+            let sure = found.blocked.iter().any(Blocked::is_sure);
+            let said = found.blocked.iter().map(ToString::to_string);
+            let advice = advice::of_docker(path, found.docker_resolver.as_deref());
+            let all = said.chain(found.unread).chain(advice);
+            lines.extend(all.map(|said| format!("{}: {said}", path.name)));
             if sure { exit::REFUSED } else { exit::DONE }
         }
         Err(error) => {

@@ -274,7 +274,9 @@ fn problems(sight: &Sight, path: &PathConfig) -> Vec<String> {
 /// What is certain only; `validate` names also what may block.
 fn in_the_way(path: &PathConfig) -> Vec<String> {
     match observe::in_the_way(path) {
-        Ok(blocked) => blocked.iter().filter(|it| it.is_sure()).map(Blocked::to_string).collect(),
+        Ok(found) => {
+            found.blocked.iter().filter(|it| it.is_sure()).map(Blocked::to_string).collect()
+        }
         Err(error) => vec![format!("other firewalls were not read: {}", chain(error))],
     }
 }

@@ -8,11 +8,13 @@ pub mod coverage;
 mod deny_all;
 mod dsl;
 mod dump;
+mod facts;
 pub mod foreign;
 mod guard;
 mod killswitch;
 mod leaks;
 mod listing;
+mod needed;
 mod netlink;
 mod nft;
 mod permits;
@@ -25,6 +27,7 @@ mod tagged;
 mod transaction;
 mod watch;
 mod ways;
+mod xt;
 
 use std::io;
 

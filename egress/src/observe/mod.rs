@@ -7,6 +7,7 @@ mod leak;
 mod on_host;
 mod sight;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use crate::bounded;
 use crate::config::PathConfig;
 use crate::device::{self, DeviceError, DeviceView};
 use crate::error::chain;
-use crate::firewall::foreign::{self, Blocked};
+use crate::firewall::foreign::{self, Foreign};
 use crate::firewall::{self, Reader, Reading, Rules, Walls};
 use crate::links::Link;
 use crate::probe::uplink::{self, Device};
@@ -129,12 +130,25 @@ fn routed(tunnels: &[String]) -> Result<Vec<Device>, String> {
     crate::probe::default_route_devices(&tunnels).map_err(chain)
 }
 
-/// Rules of other programs that block what the path needs. Reads the whole ruleset: for people only.
-pub fn in_the_way(path: &PathConfig) -> Result<Vec<Blocked>, firewall::NftError> {
+/// What in the rulesets of other programs is in the way of the path. Reads the whole ruleset: for
+/// people only.
+pub fn in_the_way(path: &PathConfig) -> Result<Foreign, firewall::NftError> {
     let uplinks = uplink::devices(path).unwrap_or_default();
     let uplink = match uplinks.as_slice() {
-        [only] => Some(only.name.as_str()),
+        [only] => Some(only.name.clone()),
         _ => None,
     };
-    foreign::blocked(&Rules::of(path), uplink)
+    // Where the addresses are not known, more *may* match.
+    let own = crate::probe::networks().unwrap_or_default();
+    foreign::read(&Rules::of(path), &foreign::Addresses { uplink, own }, &KernelRouting)
+}
+
+struct KernelRouting;
+
+impl foreign::Routing for KernelRouting {
+    fn leaves_by(&self, to: Option<IpAddr>, mark: u32) -> Option<String> {
+        // TEST-NET-1 is in nobody's network, so it is routed as the internet is.
+        let to = to.unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+        uplink::leaves_by(SocketAddr::new(to, 443), mark).ok().flatten()
+    }
 }

@@ -31,7 +31,7 @@ use ask::Heard;
 pub use defaults::default_route_devices;
 pub use echo::echo_marked;
 pub use handshake::{HandshakeOutcome, HandshakeRequest, handshake};
-pub use source::{own_addresses, source_address, usual_source_address};
+pub use source::{networks, own_addresses, source_address, usual_source_address};
 pub use tunnel::{TunnelRequest, Wanted, ask_through, fill_through};
 pub use uplink::{Device, UplinkVerdict, device};
 

@@ -6,7 +6,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The source address that `device` would give to a packet for `to`. Bound to the device, so that
@@ -31,6 +33,19 @@ pub fn own_addresses(device: &str) -> io::Result<Vec<IpAddr>> {
         v4.or_else(|| storage.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
     };
     Ok(getifaddrs()?.filter_map(of_it).collect())
+}
+
+/// Every address of this host, with its device and its network.
+pub fn networks() -> io::Result<Vec<(String, IpNet)>> {
+    let ip = |storage: &SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+    };
+    let network = |found: InterfaceAddress| {
+        let (address, mask) = (ip(&found.address?)?, ip(&found.netmask?)?);
+        Some((found.interface_name, IpNet::with_netmask(address, mask).ok()?))
+    };
+    Ok(getifaddrs()?.filter_map(network).collect())
 }
 
 /// Sends nothing: a datagram socket that is connected has its source.

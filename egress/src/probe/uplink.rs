@@ -59,6 +59,19 @@ pub fn has_way(path: &PathConfig, to: SocketAddr) -> Result<bool, ProbeError> {
     Ok(way.is_local || !way.hops.is_empty())
 }
 
+/// The device by which a packet of root's with this mark leaves; of several the first. `None`: it does
+/// not leave.
+pub fn leaves_by(to: SocketAddr, mark: u32) -> io::Result<Option<String>> {
+    let mut kernel = Kernel::open()?;
+    match kernel.route(to, mark)? {
+        Route::Nowhere | Route::Local => Ok(None),
+        Route::By(hops) => match hops.first() {
+            Some(hop) => Ok(kernel.link(hop.device)?.map(|link| link.name)),
+            None => Ok(None),
+        },
+    }
+}
+
 /// Judges the uplinks by carrier, and by what the kernel knows of the gateways of the family of
 /// `active`: of those that the tunnel does not use it seldom knows anything.
 ///
