@@ -41,6 +41,10 @@ enum Command {
     Service(commands::service::Arguments),
     /// Ask services by TCP and UDP as which address they see us.
     Reach(commands::reach::Arguments),
+    /// Open a connection, leave data in it, and end: the kernel goes on sending it.
+    Orphan(commands::orphan::Arguments),
+    /// Open sockets as root, become another user, and send by them.
+    SteppingOut(commands::stepping_out::Arguments),
     /// Send one packet, exactly as asked for.
     Shot(commands::shot::Arguments),
     /// HTTP GET: the status on the first line, the body after it.
@@ -81,6 +85,8 @@ fn main() -> ExitCode {
         Command::Volley(arguments) => commands::volley::run(&arguments),
         Command::Service(arguments) => commands::service::run(&arguments),
         Command::Reach(arguments) => commands::reach::run(&arguments),
+        Command::Orphan(arguments) => commands::orphan::run(&arguments),
+        Command::SteppingOut(arguments) => commands::stepping_out::run(&arguments),
         Command::Shot(arguments) => commands::shot::run(&arguments),
         Command::Volume(arguments) => commands::volume::run(&arguments),
         Command::Get(arguments) => commands::http::get(&arguments),

@@ -45,6 +45,11 @@ impl World {
         true
     }
 
+    /// Our programs are started by these words from now on.
+    pub fn run_programs_by(&mut self, words: &[&str]) {
+        self.before_programs = words.iter().map(|&word| word.to_owned()).collect();
+    }
+
     fn shown(&self, what: &str, attempt: &[&str]) -> bool {
         let output = self.run(Ns::Egress, attempt);
         if !output.status.success() {
@@ -93,7 +98,7 @@ impl World {
     }
 
     /// Where every user may run it.
-    pub(crate) fn program_for_all(&self, name: &str) -> String {
+    pub fn program_for_all(&self, name: &str) -> String {
         let copy = self.scratch().join(name);
         if !Path::new(&copy).exists() {
             fs::copy(Self::program(name), &copy)

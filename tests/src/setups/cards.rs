@@ -100,9 +100,9 @@ pub fn ipv6_only(world: &World) -> Surroundings {
 pub fn other_table(world: &World) -> Surroundings {
     let script = format!(
         "ip route del default; ip route add default via {ROUTER} dev {UPLINK} table 100
-         ip rule add lookup 100 priority 32000
+         ip rule add lookup 100 priority 33000
          ip -6 route del default; ip -6 route add default via {ROUTER_V6} dev {UPLINK} table 100
-         ip -6 rule add lookup 100 priority 32000"
+         ip -6 rule add lookup 100 priority 33000"
     );
     world.exec_ok(Ns::Egress, &["sh", "-ec", &script]);
     Surroundings::plain()

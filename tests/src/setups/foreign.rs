@@ -2,11 +2,15 @@
 
 use super::Surroundings;
 use super::links::{FOREIGN_VPN_PORT, Port};
-use crate::addresses::{FWMARK, Ns, ROUTER, UPLINK, WORLD_HOLE, WORLD_HOLE_V6};
+use crate::addresses::{FWMARK, Ns, UPLINK, WORLD_HOLE, WORLD_HOLE_V6};
 use crate::keys::KeyPair;
 use crate::topology::ip_batch;
 use crate::wireguard::Device;
 use crate::world::World;
+use std::net::Ipv4Addr;
+
+/// Where the other VPN's peer is; nobody else sends from there.
+const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 
 /// The split tunnel of forums: what is to go past the VPN is marked, and routed by the mark.
 pub fn mark(world: &World) -> Surroundings {
@@ -38,6 +42,7 @@ pub fn docker(world: &World) -> Surroundings {
 
 /// Another VPN with an exit node: its routes are in table 52, and its rule comes before main's.
 pub fn tailscale(world: &mut World) -> Surroundings {
+    ip_batch(Ns::Router, &format!("addr add {PEER}/32 dev lan\n"));
     let near = KeyPair::generate();
     let far = KeyPair::generate();
     let devices = [
@@ -47,7 +52,7 @@ pub fn tailscale(world: &mut World) -> Surroundings {
             "tailscale0",
             &near,
             &far,
-            format!("FwMark = 0x80000\nEndpoint = {ROUTER}:{FOREIGN_VPN_PORT}\n"),
+            format!("FwMark = 0x80000\nEndpoint = {PEER}:{FOREIGN_VPN_PORT}\n"),
         ),
     ];
     let mut tunnels = Vec::new();
@@ -82,11 +87,11 @@ pub fn tailscale(world: &mut World) -> Surroundings {
     let mut surroundings = Surroundings::plain();
     surroundings.ports.push(Port::of_router("ts-far"));
     surroundings.devices.push("tailscale0".into());
-    surroundings.sources.push(std::net::Ipv4Addr::new(100, 101, 102, 103).into());
-    surroundings.path_lines.push(format!("allow: [{ROUTER}/32]"));
+    surroundings.sources.push(Ipv4Addr::new(100, 101, 102, 103).into());
+    surroundings.path_lines.push(format!("allow: [{PEER}/32]"));
     // Its own network is reached by its device, whatever sends.
     ip_batch(Ns::Egress, "route add 100.64.0.0/10 dev tailscale0\n");
-    surroundings.targets = vec![std::net::Ipv4Addr::new(100, 100, 100, 100).into()];
+    surroundings.targets = vec![Ipv4Addr::new(100, 100, 100, 100).into()];
     surroundings.tunnels = tunnels;
     surroundings
 }

@@ -113,7 +113,6 @@ pub fn pppoe(world: &mut World) -> Result<Surroundings, NotHere> {
     let server = [
         "pppoe-server",
         "-F",
-        "-k",
         "-I",
         "lan",
         "-L",
