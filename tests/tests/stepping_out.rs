@@ -13,6 +13,8 @@ use lab::{eventually, inside, inside_with_users};
 
 const SOON: Duration = Duration::from_secs(20);
 const LOCKED: u32 = 1000;
+/// The first of its subordinate ids.
+const SUBORDINATE: u32 = 100_000;
 
 fn config(world: &World, workload: &str, lines: &[String]) {
     world.write_config(&EgressConfig {
@@ -212,7 +214,6 @@ fn s1_a_users_subordinate_ids_are_locked_with_it() {
         if !world.has_users() {
             return;
         }
-        const SUBORDINATE: u32 = 100_000;
         world.forget_tunnel();
         let table = world.write_file("subuid", &format!("{LOCKED}:{SUBORDINATE}:65536\n"), 0o644);
         let script = format!(
