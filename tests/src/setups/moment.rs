@@ -3,6 +3,8 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::workload::Scope;
+
 /// A column. Their order is the order in which one world goes through them: a leak that is counted
 /// once the killswitch is gone stops the path as soon as a daemon runs again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -38,6 +40,11 @@ impl Moment {
             Self::KillswitchAlone => "watch deleted",
             Self::WatchAlone => "killswitch deleted",
         }
+    }
+
+    /// Whether nothing may leave then. The watch knows a cgroup's packets by the killswitch's mark.
+    pub fn is_promised(self, scope: Scope) -> bool {
+        !(self == Self::WatchAlone && scope == Scope::Cgroups)
     }
 
     /// Whether frames by `AF_PACKET` have to be stopped: the killswitch cannot see them.
