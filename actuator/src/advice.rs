@@ -86,7 +86,7 @@ fn names(path: &PathConfig) -> Vec<String> {
     let asked = asked(RESOLVERS);
     match &path.workload {
         // What is behind a bridge has a resolver of its own.
-        Workload::Interfaces(_) => Vec::new(),
+        Workload::Interfaces(_) | Workload::Netns(_) => Vec::new(),
         Workload::Host => asked
             .into_iter()
             .flat_map(|address| {

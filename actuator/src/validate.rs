@@ -15,6 +15,7 @@ use egress::state::Store;
 
 use crate::advice;
 use crate::control::{Reply, exit};
+use crate::engine::from_elsewhere;
 
 /// Why a converge would refuse the file, as the devices of this host are now.
 pub fn on_host(file: &Path, store: &Store) -> Result<(), String> {
@@ -47,6 +48,10 @@ pub fn validate(config: &Config, store: &Store, on_host: Option<String>) -> Repl
                  smaller `mtu`, and converge",
                 path.name
             ));
+        }
+        if let Some(why) = from_elsewhere(path) {
+            lines.push(format!("{}: {why}", path.name));
+            worst = worst.max(exit::REFUSED);
         }
         let left_out = path.workload.subordinate_ids_left_out();
         lines.extend(left_out.iter().map(|said| format!("{}: {said}", path.name)));

@@ -4,6 +4,7 @@
 //! interface and per call: a UAPI socket means userspace, else it is the kernel's.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -13,8 +14,10 @@ use std::time::{Duration, SystemTime};
 use wireguard_control::{Backend, Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder};
 
 use crate::bounded::{self, Pending, TimedOut, bounded};
-use crate::config::Endpoint;
+use crate::config::{Endpoint, PathConfig};
 use crate::key::PublicKey;
+use crate::netns::{Netns, NetnsError, within};
+use crate::tunnel::Link;
 
 /// Both backends answer within a millisecond; a daemon that is busy with 200 peers within ten.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,6 +33,8 @@ pub enum DeviceError {
     Missing(String),
     #[error("`{0}` is no interface name")]
     Name(String),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
     #[error(
         "interface {0} has a WireGuard socket that nobody listens on: its userspace daemon is gone, restart it"
     )]
@@ -169,6 +174,31 @@ fn refused(interface: &str, verb: &'static str, source: io::Error) -> DeviceErro
     }
 }
 
+/// Where a device is: its name, and the network namespace that it was moved to, if any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At {
+    interface: String,
+    netns: Option<Netns>,
+}
+
+impl From<&PathConfig> for At {
+    fn from(path: &PathConfig) -> Self {
+        Self { interface: path.interface.clone(), netns: path.workload.netns().cloned() }
+    }
+}
+
+impl From<&String> for At {
+    fn from(interface: &String) -> Self {
+        interface.as_str().into()
+    }
+}
+
+impl From<&str> for At {
+    fn from(interface: &str) -> Self {
+        Self { interface: interface.to_owned(), netns: None }
+    }
+}
+
 /// A read under way: several can be asked at once, and waited for together.
 #[derive(Debug)]
 pub struct Asked {
@@ -177,14 +207,18 @@ pub struct Asked {
 }
 
 /// Asks the interface what it is; for [`Asked::wait`].
-pub fn ask(interface: &str) -> Asked {
-    let owned = interface.to_owned();
-    let answer = bounded::start(interface, move || {
-        let (name, backend) = find(&owned)?;
-        tracing::trace!(interface = owned, userspace = (backend == Backend::Userspace), "read");
-        Device::get(&name, backend).map_err(|source| refused(&owned, "read", source))
+pub fn ask(at: impl Into<At>) -> Asked {
+    let At { interface, netns } = at.into();
+    let owned = interface.clone();
+    let answer = bounded::start(&interface, move || {
+        let get = || {
+            let (name, backend) = find(&owned)?;
+            tracing::trace!(interface = owned, userspace = (backend == Backend::Userspace), "read");
+            Device::get(&name, backend).map_err(|source| refused(&owned, "read", source))
+        };
+        within(netns.as_ref(), get)?
     });
-    Asked { interface: interface.to_owned(), answer }
+    Asked { interface, answer }
 }
 
 impl Asked {
@@ -200,32 +234,64 @@ impl Asked {
     }
 }
 
-pub fn read(interface: &str) -> Result<DeviceView, DeviceError> {
-    ask(interface).wait(DEVICE_TIMEOUT)
+pub fn read(at: impl Into<At>) -> Result<DeviceView, DeviceError> {
+    ask(at).wait(DEVICE_TIMEOUT)
+}
+
+/// Sockets of this network namespace, by the kernel's own table of each family.
+const UDP_SOCKETS: [&str; 2] = ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"];
+
+/// Whether the device sends its encrypted packets from another network namespace than the one it is
+/// in: it was made there and moved, and no rule here sees them. Known by its port, for which there is
+/// no socket here; of a device that is down nothing is known.
+pub fn sends_from_elsewhere(interface: &str) -> Result<bool, DeviceError> {
+    let device = ask(interface).device(DEVICE_TIMEOUT)?;
+    let is_up = Link::read(interface).is_ok_and(|link| link.is_some_and(|link| link.up));
+    let Some(port) = device.listen_port.filter(|port| *port != 0 && is_up) else {
+        return Ok(false);
+    };
+    // A table that cannot be read shows nothing.
+    let tables: Vec<String> =
+        UDP_SOCKETS.iter().filter_map(|table| fs::read_to_string(table).ok()).collect();
+    Ok(!tables.is_empty() && !tables.iter().any(|table| has_port(table, port)))
+}
+
+/// Whether a socket of the table is bound to the port: the second column is `address:port`.
+fn has_port(table: &str, port: u16) -> bool {
+    let port = format!("{port:04X}");
+    table.lines().skip(1).any(|line| {
+        let local = line.split_ascii_whitespace().nth(1).unwrap_or_default();
+        local.rsplit_once(':').is_some_and(|(_, its)| its == port)
+    })
 }
 
 /// One bounded change of an interface that exists.
 fn change(
-    interface: &str,
+    at: At,
     verb: &'static str,
     update: impl FnOnce(&InterfaceName, Backend) -> io::Result<()> + Send + 'static,
 ) -> Result<(), DeviceError> {
-    let owned = interface.to_owned();
-    let answer = bounded(interface, DEVICE_TIMEOUT, move || {
-        let (name, backend) = find(&owned)?;
-        if backend == Backend::Userspace {
-            // Where nobody listens, the backend would start a daemon.
-            UnixStream::connect(socket(&owned)).map_err(|source| refused(&owned, verb, source))?;
-        }
-        update(&name, backend).map_err(|source| refused(&owned, verb, source))
+    let At { interface, netns } = at;
+    let owned = interface.clone();
+    let answer = bounded(&interface, DEVICE_TIMEOUT, move || {
+        let apply = || {
+            let (name, backend) = find(&owned)?;
+            if backend == Backend::Userspace {
+                // Where nobody listens, the backend would start a daemon.
+                UnixStream::connect(socket(&owned))
+                    .map_err(|source| refused(&owned, verb, source))?;
+            }
+            update(&name, backend).map_err(|source| refused(&owned, verb, source))
+        };
+        within(netns.as_ref(), apply)?
     });
-    answer.map_err(|source| DeviceError::Hung { interface: interface.to_owned(), source })?
+    answer.map_err(|source| DeviceError::Hung { interface, source })?
 }
 
 /// Whether the device is what [`switch`] would make it, field by field: also what no [`DeviceView`]
 /// shows, because it is secret or plays no part in who the peer is.
-pub fn is_set(interface: &str, fwmark: u32, endpoint: &Endpoint) -> Result<bool, DeviceError> {
-    let device = ask(interface).device(DEVICE_TIMEOUT)?;
+pub fn is_set(at: impl Into<At>, fwmark: u32, endpoint: &Endpoint) -> Result<bool, DeviceError> {
+    let device = ask(at).device(DEVICE_TIMEOUT)?;
     let [peer] = device.peers.as_slice() else {
         return Ok(false);
     };
@@ -249,7 +315,12 @@ pub fn is_set(interface: &str, fwmark: u32, endpoint: &Endpoint) -> Result<bool,
 
 /// Makes `endpoint` the device's only peer, in one update that sets every field: private key,
 /// peer, address, preshared key, allowed addresses, keepalive. No interface, route or rule changes.
-pub fn switch(interface: &str, fwmark: u32, endpoint: &Endpoint) -> Result<(), DeviceError> {
+///
+/// The mark is left out where the device has it: the kernel lets it be set only by who may
+/// administer the namespace that the device was made in, which for one that was moved is another.
+pub fn switch(at: impl Into<At>, fwmark: u32, endpoint: &Endpoint) -> Result<(), DeviceError> {
+    let at = at.into();
+    let is_marked = read(at.clone())?.fwmark == Some(fwmark);
     // Replacing all peers also forgets the old peer's preshared key, allowed addresses and
     // counters; a field left out here could otherwise survive where both share a peer key.
     let mut peer = PeerConfigBuilder::new(&Key(*endpoint.public_key.as_bytes()))
@@ -262,20 +333,22 @@ pub fn switch(interface: &str, fwmark: u32, endpoint: &Endpoint) -> Result<(), D
     if let Some(preshared) = &endpoint.preshared_key {
         peer = peer.set_preshared_key(Key(*preshared.expose()));
     }
-    let update = DeviceUpdate::new()
+    let mut update = DeviceUpdate::new()
         .set_private_key(Key(*endpoint.private_key.expose()))
-        .set_fwmark(fwmark)
         .replace_peers()
         .add_peer(peer);
-    change(interface, "switched", move |name, backend| update.apply(name, backend))
+    if !is_marked {
+        update = update.set_fwmark(fwmark);
+    }
+    change(at, "switched", move |name, backend| update.apply(name, backend))
 }
 
 /// Sets a peer that roamed back to its configured address; session and counters stay.
-pub fn set_back(interface: &str, endpoint: &Endpoint) -> Result<(), DeviceError> {
+pub fn set_back(at: impl Into<At>, endpoint: &Endpoint) -> Result<(), DeviceError> {
     let peer = PeerConfigBuilder::new(&Key(*endpoint.public_key.as_bytes()))
         .set_endpoint(endpoint.address);
     let update = DeviceUpdate::new().add_peer(peer);
-    change(interface, "set back", move |name, backend| update.apply(name, backend))
+    change(at.into(), "set back", move |name, backend| update.apply(name, backend))
 }
 
 fn public(key: &Key) -> PublicKey {

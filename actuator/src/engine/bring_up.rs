@@ -54,14 +54,20 @@ impl Engine {
         }
         self.store.write(&path.name, state)?;
         fault::point(Point::TunnelIntended);
+        tunnel::clear_way(plan)?;
         if plan.makes_device() {
             let active = path.endpoint(&state.active).unwrap_or_else(|| path.primary());
             let by = tunnel::make_device(&path.interface)?;
             fault::point(Point::TunnelDevice);
             tracing::info!(path = %path.name, interface = path.interface, ?by, "interface made");
+            // On the host still, where it was made: only there the mark is sure to be settable.
             device::switch(&path.interface, path.fwmark, active)?;
         }
-        tunnel::make(&plan.pieces)?;
+        let wall = tunnel::make(plan)?;
+        if let (Some(wall), Some(up)) = (wall, &mut state.brought_up) {
+            up.wall = Some(wall);
+            self.store.write(&path.name, state)?;
+        }
         fault::point(Point::TunnelMade);
         Ok(())
     }
@@ -115,6 +121,12 @@ enum Look {
 
 /// What is ours and gone.
 fn missing(up: &BroughtUp, path: &PathConfig, look: Look) -> Result<Option<Plan>, TunnelError> {
+    if let Some(netns) = up.tunnel.netns() {
+        if look == Look::AtWhatItDoes && tunnel::is_whole(up, netns)? {
+            return Ok(None);
+        }
+        return tunnel::plan(up.tunnel.clone(), Some(up), &servers(path)).map(Some);
+    }
     let link = Link::read(&up.tunnel.interface)?;
     let gone = match &link {
         // Whoever made it will make it again.

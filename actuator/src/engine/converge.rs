@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use egress::config::{Config, PathConfig};
 use egress::connections::Connection;
+use egress::device;
 use egress::error::chain;
 use egress::fault::{self, Point};
 use egress::firewall::Rules;
@@ -151,6 +152,9 @@ impl Engine {
         told: &mut Told,
     ) -> Result<(), EngineError> {
         let sight = observe::look(path, &self.store);
+        if let Some(why) = from_elsewhere(path) {
+            return Err(EngineError::Refused(format!("refused: {why}")));
+        }
         let (mut state, mut steps) = plan(path, &sight)?;
         let warnings = found.warnings.iter().map(|why| format!("{}: warning: {why}", path.name));
         told.lines.extend(warnings);
@@ -274,6 +278,22 @@ impl Engine {
             Step::SetDevice => self.switch(path, state, primary, "converge"),
         }
     }
+}
+
+/// Why a path's device cannot be locked here: it sends from another network namespace. Asked before
+/// anything is locked, for the tunnel would carry nothing that these walls see.
+pub fn from_elsewhere(path: &PathConfig) -> Option<String> {
+    let here = path.workload.netns().is_none();
+    let elsewhere = here && device::sends_from_elsewhere(&path.interface).unwrap_or(false);
+    elsewhere.then(|| {
+        format!(
+            "interface {0} was made in another network namespace and moved here: its encrypted \
+             packets leave from there, where no rule of this lock sees them, and its mark may not be \
+             settable from here. Run vpn-egress there with `workload: {{netns: NAME}}`, which makes \
+             the device there and moves it here, or make {0} in this namespace",
+            path.interface
+        )
+    })
 }
 
 /// What a converge has to say.

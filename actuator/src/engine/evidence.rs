@@ -168,7 +168,7 @@ impl Latest {
     /// its peer roam away.
     pub fn ask_standbys(&self, path: &PathConfig, store: &Store) {
         let active = store.read(&path.name).map(|state| state.active).ok();
-        let live = device::read(&path.interface).ok();
+        let live = device::read(path).ok();
         let live = live.as_ref().and_then(|view| view.live(&path.endpoints));
         let active = active.as_ref().and_then(|active| path.endpoint(active));
         let in_use = [active, live.map(|(live, _)| live)];
@@ -224,7 +224,7 @@ impl Fresh<'_> {
             return None;
         };
         let recent = latest.ended.elapsed() <= self.window() && latest.active == self.state.active;
-        let view = device::read(&self.path.interface).ok()?;
+        let view = device::read(self.path).ok()?;
         let active = self.path.endpoint(&self.state.active)?;
         let peer = view.peer()?;
         let since = peer.received_bytes.saturating_sub(latest.received_bytes?);

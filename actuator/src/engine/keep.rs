@@ -224,11 +224,11 @@ impl Engine {
             Likeness::Roamed if marked => {
                 tracing::warn!(path = %path.name, endpoint = %active.name, "roamed: set back");
                 self.metrics.set_backs.with_label_values(&[path.name.as_str()]).inc();
-                device::set_back(&path.interface, active)
+                device::set_back(path, active)
             }
             _ => {
                 tracing::warn!(path = %path.name, endpoint = %active.name, "device was elsewhere");
-                device::switch(&path.interface, path.fwmark, active)
+                device::switch(path, path.fwmark, active)
             }
         };
         if let Err(error) = outcome {

@@ -41,7 +41,7 @@ use egress::state::{Act, Latch, PathState, StateError, Store, Timestamp};
 use egress::tunnel::TunnelError;
 
 pub use alert::{Outcome, Verdicts};
-pub use converge::Wish;
+pub use converge::{Wish, from_elsewhere};
 pub use evidence::Latest;
 pub use heartbeat::Silence;
 pub use keep::Order;
@@ -291,7 +291,7 @@ impl Engine {
         transition::switched(state, &to.name, now);
         self.store.write(&path.name, state)?;
         fault::point(Point::SwitchIntended);
-        if let Err(error) = device::switch(&path.interface, path.fwmark, to) {
+        if let Err(error) = device::switch(path, path.fwmark, to) {
             *state = before;
             self.store.write(&path.name, state)?;
             return Err(error.into());

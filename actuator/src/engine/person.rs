@@ -187,7 +187,7 @@ impl Engine {
 
 /// Where no state is left, the device's live peer tells which endpoint was chosen.
 pub(super) fn state_from_device(path: &PathConfig) -> PathState {
-    let view = egress::device::read(&path.interface).ok();
+    let view = egress::device::read(path).ok();
     let live = view.as_ref().and_then(|view| view.live(&path.endpoints));
     let active = live.map_or_else(|| path.primary(), |(endpoint, _)| endpoint);
     PathState::new(active.name.clone())

@@ -96,7 +96,7 @@ pub(super) fn possible(
     }
     if let (Step::FailBack | Step::SetDevice, Device::IsThere) = (step, device) {
         // A device that is not there is told as such, not as a primary that is dead.
-        device::read(&path.interface)?;
+        device::read(path)?;
     }
     let ask = !wish.force && path.health.failover_to == FailoverTo::Answering;
     if *step == Step::FailBack && ask && !answers(path, primary) {
@@ -150,7 +150,7 @@ pub(super) fn plan(
     }
     let primary = path.primary();
     // The lock comes first; what is wrong with the device is said after it.
-    let in_place = device::is_set(&path.interface, path.fwmark, primary).unwrap_or(false);
+    let in_place = device::is_set(path, path.fwmark, primary).unwrap_or(false);
     if state.active != primary.name {
         steps.push(Step::FailBack);
     } else if !in_place {

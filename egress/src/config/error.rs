@@ -188,6 +188,16 @@ pub enum Problem {
          \"0x2000000/0xff000000\"; write one of them"
     )]
     WorkloadMark,
+    #[error(
+        "{0} is no network namespace; write the name of one, as in `ip netns`, or the absolute path \
+         of its file"
+    )]
+    Netns(Shown),
+    #[error(
+        "has no meaning for a network namespace, whose only way out is the tunnel that `converge` \
+         puts there; remove it"
+    )]
+    NotForNetns,
     #[error("{0} is no cgroup; write its path below /sys/fs/cgroup, such as `vpn.slice`")]
     Cgroup(Shown),
     #[error("there is no user {0} on this host; create it, or write its number")]

@@ -33,6 +33,7 @@ use ipnet::IpNet;
 use crate::key::{PublicKey, SecretKey};
 use crate::mark::Mark;
 use crate::names::{EndpointName, PathName};
+use crate::netns::Netns;
 use crate::users::UserRange;
 
 pub use error::{ConfigError, Place, Problem, TunnelAddresses};
@@ -123,13 +124,16 @@ pub enum Workload {
     Cgroups(Vec<String>),
     /// Sockets of these users.
     Users(Vec<UserRange>),
+    /// What runs in this network namespace, whose only way out is the tunnel.
+    Netns(Netns),
 }
 
 impl Workload {
     /// How many walls hold it: the watch cannot see by itself whose packet it is.
     pub fn walls(&self) -> u8 {
         match self {
-            Self::Host | Self::Interfaces(_) => 2,
+            // The namespace has no other way out, and its own wall is the second.
+            Self::Host | Self::Interfaces(_) | Self::Netns(_) => 2,
             Self::Cgroups(_) | Self::Users(_) => 1,
         }
     }
@@ -139,6 +143,14 @@ impl Workload {
         match self {
             Self::Users(users) => crate::users::left_out(users),
             _ => Vec::new(),
+        }
+    }
+
+    /// The network namespace that the workload and the tunnel's device are in, where it is not ours.
+    pub fn netns(&self) -> Option<&Netns> {
+        match self {
+            Self::Netns(netns) => Some(netns),
+            _ => None,
         }
     }
 

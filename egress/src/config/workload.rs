@@ -12,10 +12,11 @@ use super::error::{ConfigError, Problem};
 use super::read::{PATH, choice, some};
 use super::shown::Shown;
 use super::yaml::Node;
-use super::{PathConfig, Uplinks, Workload, value};
+use super::{BringUp, PathConfig, Uplinks, Workload, value};
+use crate::netns::Netns;
 use crate::users::{self, SUBORDINATE, UserRange};
 
-pub(super) const SCOPED: &[&str] = &["interfaces", "cgroups", "users"];
+pub(super) const SCOPED: &[&str] = &["interfaces", "cgroups", "users", "netns"];
 
 /// Where the unified hierarchy is, by convention and for nft, which looks nowhere else.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -32,6 +33,10 @@ pub(super) fn workload(at: &Cursor<'_>) -> Result<Workload, ConfigError> {
     let (Some((scope, list)), None) = (scopes.next(), scopes.next()) else {
         return Err(choice(at, "{}", WANTED));
     };
+    if scope == "netns" {
+        let netns = |text: &str| Netns::parse(text).ok_or(Problem::Netns(Shown::of(text)));
+        return list.value(netns).map(Workload::Netns);
+    }
     let items = some(&list, "name what is locked in")?;
     Ok(match scope {
         "interfaces" => Workload::Interfaces(list.values(entrance)?),
@@ -40,7 +45,8 @@ pub(super) fn workload(at: &Cursor<'_>) -> Result<Workload, ConfigError> {
     })
 }
 
-const WANTED: &str = "`host`, or one of {interfaces: [..]}, {cgroups: [..]}, {users: [..]}";
+const WANTED: &str =
+    "`host`, or one of {interfaces: [..]}, {cgroups: [..]}, {users: [..]}, {netns: NAME}";
 
 /// A device by which a workload may enter.
 fn entrance(text: &str) -> Result<String, Problem> {
@@ -148,6 +154,16 @@ pub(super) fn disjoint(at: &[Cursor<'_>], paths: &[PathConfig]) -> Result<(), Co
                 }
             }
         }
+        if path.workload.netns().is_some() {
+            for key in NOT_FOR_NETNS {
+                if at[nth].fields(PATH)?.get(key).is_some() {
+                    return wrong(key, Problem::NotForNetns);
+                }
+            }
+            if path.bring_up == BringUp::Off {
+                return wrong("bring_up", Problem::NotForNetns);
+            }
+        }
         for (other_nth, other) in paths.iter().enumerate() {
             let name = other.name.to_string();
             if other_nth < nth {
@@ -157,15 +173,15 @@ pub(super) fn disjoint(at: &[Cursor<'_>], paths: &[PathConfig]) -> Result<(), Co
                 if other.fwmark == path.fwmark {
                     return wrong("fwmark", Problem::FwmarkTwice(path.fwmark, name));
                 }
-                let both_scoped = ![&other.workload, &path.workload].contains(&&Workload::Host);
-                if both_scoped && !other.workload_mark.is_told_from(path.workload_mark) {
+                let both_marked = is_marked(&other.workload) && is_marked(&path.workload);
+                if both_marked && !other.workload_mark.is_told_from(path.workload_mark) {
                     return wrong("workload_mark", Problem::WorkloadMarkTwice(name));
                 }
                 if let Some(claimed) = overlap(&path.workload, &other.workload) {
                     return wrong("workload", Problem::ClaimedTwice(claimed, name));
                 }
             }
-            if path.workload != Workload::Host && path.workload_mark.mask() & other.fwmark != 0 {
+            if is_marked(&path.workload) && path.workload_mark.mask() & other.fwmark != 0 {
                 return wrong("workload_mark", Problem::MarksShareBits(other.fwmark));
             }
             if let Some(problem) = strays(path, other) {
@@ -177,17 +193,26 @@ pub(super) fn disjoint(at: &[Cursor<'_>], paths: &[PathConfig]) -> Result<(), Co
     Ok(())
 }
 
+/// What of a path would open another way out of a namespace, or means nothing there.
+const NOT_FOR_NETNS: [&str; 7] =
+    ["workload_mark", "resolvers", "management", "allow_interfaces", "allow", "dns", "ntp"];
+
+/// Whether the workload's packets carry a mark on this host.
+fn is_marked(workload: &Workload) -> bool {
+    !matches!(workload, Workload::Host | Workload::Netns(_))
+}
+
 /// What one workload names twice, or once more inside itself.
 fn claimed_again(workload: &Workload) -> Option<String> {
     let again = |nth: usize| match workload {
         Workload::Interfaces(names) => names[..nth].contains(&names[nth]),
         Workload::Cgroups(names) => names[..nth].iter().any(|name| nested(name, &names[nth])),
         // Users are compared where they are read.
-        Workload::Host | Workload::Users(_) => false,
+        Workload::Host | Workload::Users(_) | Workload::Netns(_) => false,
     };
     let items: Vec<String> = match workload {
         Workload::Interfaces(names) | Workload::Cgroups(names) => names.clone(),
-        Workload::Host | Workload::Users(_) => Vec::new(),
+        Workload::Host | Workload::Users(_) | Workload::Netns(_) => Vec::new(),
     };
     (0..items.len()).find(|nth| again(*nth)).map(|nth| items[nth].clone())
 }
@@ -204,6 +229,9 @@ fn overlap(one: &Workload, other: &Workload) -> Option<String> {
         }
         (Workload::Cgroups(one), Workload::Cgroups(other)) => {
             one.iter().find(|name| other.iter().any(|other| nested(name, other))).cloned()
+        }
+        (Workload::Netns(one), Workload::Netns(other)) => {
+            one.is_same(other).then(|| one.to_string())
         }
         _ => None,
     }
@@ -234,6 +262,7 @@ impl Workload {
             (Self::Cgroups(own), Self::Cgroups(other)) => {
                 rest(own, |name| other.iter().any(|other| inside(name, other))).map(Self::Cgroups)
             }
+            (Self::Netns(own), Self::Netns(other)) if own == other => None,
             _ => Some(self.clone()),
         }
     }

@@ -98,7 +98,7 @@ fn owner(path: &Rules) -> Vec<Words> {
             };
             groups.iter().map(is).collect()
         }
-        Workload::Host | Workload::Interfaces(_) => Vec::new(),
+        Workload::Host | Workload::Interfaces(_) | Workload::Netns(_) => Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ mod dump;
 mod facts;
 pub mod foreign;
 mod guard;
+pub mod inside;
 mod killswitch;
 mod leaks;
 mod listing;

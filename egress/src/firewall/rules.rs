@@ -81,7 +81,9 @@ impl Probe {
 
 impl Rules {
     pub fn of(path: &PathConfig) -> Self {
-        let scoped = path.workload != Workload::Host;
+        // What is in a network namespace of its own never passes this host's hooks.
+        let is_elsewhere = path.workload.netns().is_some();
+        let scoped = path.workload != Workload::Host && !is_elsewhere;
         let probe = path.health.probe.as_ref();
         Self {
             name: path.name.clone(),
@@ -99,7 +101,11 @@ impl Rules {
             resolvers: path.resolvers.clone(),
             // A host-wide path asks by its own tunnel, which it may use anyway.
             probe: probe.filter(|_| scoped).map(|probe| Probe::of(&probe.question)),
-            tunnel_addresses: tunnel_addresses(&path.endpoints),
+            tunnel_addresses: if is_elsewhere {
+                Vec::new()
+            } else {
+                tunnel_addresses(&path.endpoints)
+            },
         }
     }
 }

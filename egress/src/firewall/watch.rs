@@ -99,7 +99,9 @@ fn own_frames(role: &Role) -> Option<Vec<Rule>> {
 fn leaving(paths: &[Rules], host: Option<&Rules>) -> Vec<Rule> {
     let mut rules = endpoints();
     rules.extend(endpoint_fragments());
-    for path in paths.iter().filter(|path| path.workload != Workload::Host) {
+    // What is in a network namespace of its own never passes here.
+    let elsewhere = |path: &Rules| matches!(path.workload, Workload::Host | Workload::Netns(_));
+    for path in paths.iter().filter(|path| !elsewhere(path)) {
         let way = || goto(&of(path, "path"));
         let words = [carries("meta mark", path.workload_mark), way()];
         rules.push(rule(words, "of this path's workload, by its bit in the mark"));

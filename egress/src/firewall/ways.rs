@@ -38,6 +38,8 @@ pub fn add(spec: &mut TableSpec, path: &Rules, paths: &[Rules]) {
     let chain = |what: &str| of(path, what);
     spec.chain(&chain("answers"), answers(path));
     match &path.workload {
+        // It has a wall of its own inside.
+        Workload::Netns(_) => {}
         Workload::Host => {
             spec.chain(&chain("permitted"), host_may(path, &others));
             spec.chain(&chain("forwardable"), forwardable(path, &others));

@@ -9,6 +9,7 @@ use crate::error::chain;
 use crate::firewall::{self, Reader, Walls};
 use crate::handshakes::Handshakes;
 use crate::health::{Evidence, Peer, Probe, Verdict, classify};
+use crate::netns::within;
 use crate::probe::{Reply, TunnelRequest, Wanted, ask_through};
 use crate::state::Store;
 
@@ -53,7 +54,7 @@ fn check_by(
     handshakes: &Handshakes,
     walls: impl FnOnce() -> Result<Walls, firewall::NftError>,
 ) -> Cycle {
-    let before = device::read(&path.interface).ok();
+    let before = device::read(path).ok();
     let received = before.as_ref().and_then(|view| Some(view.peer()?.received_bytes));
     let (probe, probe_took) = probe(path, received);
     let sight = look_by(path, store, walls);
@@ -81,7 +82,7 @@ fn check_by(
 
 /// What the device has received from its peer until now.
 fn received(path: &PathConfig) -> Option<u64> {
-    device::read(&path.interface).ok()?.peer().map(|peer| peer.received_bytes)
+    device::read(path).ok()?.peer().map(|peer| peer.received_bytes)
 }
 
 fn probe(path: &PathConfig, before: Option<u64>) -> (Probe, Option<Duration>) {
@@ -91,10 +92,17 @@ fn probe(path: &PathConfig, before: Option<u64>) -> (Probe, Option<Duration>) {
     let request = TunnelRequest {
         interface: &path.interface,
         question: &wanted.question,
-        route: if path.workload == Workload::Host { Wanted::Route } else { Wanted::Nothing },
+        route: match path.workload {
+            Workload::Host | Workload::Netns(_) => Wanted::Route,
+            _ => Wanted::Nothing,
+        },
         timeout: wanted.timeout,
     };
-    match ask_through(&request) {
+    let answer = match within(path.workload.netns(), || ask_through(&request)) {
+        Ok(answer) => answer,
+        Err(error) => return (Probe::Unknown(format!("tunnel probe: {}", chain(error))), None),
+    };
+    match answer {
         Ok(Reply::Answered { took }) => (Probe::Answered, Some(took)),
         Ok(Reply::Silent) => {
             // A device that was replaced meanwhile starts at nothing; that is no traffic.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::{PathConfig, Question};
 use crate::error::chain;
+use crate::netns::within;
 use crate::probe::{Reply, fill_through};
 
 /// Asks by packets as large as the tunnel's MTU, right after the probe was answered in this time.
@@ -14,7 +15,8 @@ pub fn large_pass(path: &PathConfig, answered: Option<Duration>) -> Option<bool>
     let probe = path.health.probe.as_ref()?;
     let Question::Icmp(target) = probe.question else { return None };
     let left = probe.timeout.saturating_sub(answered?);
-    match fill_through(&path.interface, target, left) {
+    let fill = || fill_through(&path.interface, target, left);
+    match within(path.workload.netns(), fill).ok()? {
         Ok(reply) => Some(matches!(reply, Reply::Answered { .. })),
         Err(error) => {
             tracing::debug!(path = %path.name, error = chain(error), "no large packet was sent");

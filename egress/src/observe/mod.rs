@@ -15,7 +15,9 @@ pub use beside::{echo_endpoint, shake_hands};
 pub use cycle::{Cycle, check, check_among};
 pub use large::large_pass;
 pub use leak::{carry, forgive, leak};
-pub use on_host::{devices, host};
+pub use on_host::host;
+
+pub use crate::net_devices::devices;
 pub use sight::handshake_age;
 
 use crate::bounded;
@@ -61,7 +63,7 @@ fn look_by(
     let state = timed(&mut took.state, || store.read(&path.name));
     Sight {
         walls: timed(&mut took.nftables, walls),
-        device: timed(&mut took.wireguard, || device::read(&path.interface)),
+        device: timed(&mut took.wireguard, || device::read(path)),
         links: timed(&mut took.uplink, links),
         state,
         took,
@@ -88,8 +90,7 @@ pub fn look_at_all(
     let started = Instant::now();
     let reader = Arc::clone(reader);
     let walls = bounded::start("nftables", move || (reader.walls(started), started.elapsed()));
-    let devices: Vec<device::Asked> =
-        paths.iter().map(|path| device::ask(&path.interface)).collect();
+    let devices: Vec<device::Asked> = paths.iter().map(|path| device::ask(path)).collect();
     let own: Vec<_> = paths.iter().map(|path| own(path, store)).collect();
     let mut uplink = Duration::ZERO;
     let links = timed(&mut uplink, links);

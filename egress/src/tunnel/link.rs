@@ -55,10 +55,9 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// Of any device.
+/// Of any device of the network namespace that the calling thread is in.
 pub fn mtu(interface: &str) -> Option<u16> {
-    let text = fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).ok()?;
-    let mtu: u32 = text.trim().parse().ok()?;
+    let mtu = crate::net_devices::mtu(interface).ok()?;
     Some(u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::plan::file;
-use super::{Family, Link, Piece, Tunnel, TunnelError, rules};
+use super::{Family, Link, Piece, Plan, Tunnel, TunnelError, inside, rules};
 
 /// What a person names for wg-quick is meant for us too.
 const CHOSEN: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
@@ -67,7 +67,7 @@ pub fn make_device(interface: &str) -> Result<Implementation, TunnelError> {
         Err(error) => return Err(error),
     }
     let program = userspace().ok_or(TunnelError::NoImplementation)?;
-    let socket = Path::new(SOCKETS).join(format!("{interface}.sock"));
+    let socket = socket(interface);
     let deadline = Instant::now() + DEVICE_LIMIT;
     // The daemon of a device that was just deleted is about to end, and would be in the way.
     while UnixStream::connect(&socket).is_ok() && Instant::now() < deadline {
@@ -111,8 +111,44 @@ fn is_unknown_type(said: &str) -> bool {
     said.contains("Unknown device type") || said.contains("not supported")
 }
 
-/// Makes everything but the device.
-pub fn make(pieces: &[Piece]) -> Result<(), TunnelError> {
+/// Takes away what is elsewhere, and is not where the device is to be made: a userspace daemon whose
+/// namespace was deleted goes on, and would answer for the next device of its name.
+pub fn clear_way(plan: &Plan) -> Result<(), TunnelError> {
+    for piece in &plan.pieces {
+        match piece {
+            Piece::TakeDown(tunnel) => take_down(tunnel)?,
+            Piece::Leftover(interface) => {
+                delete_device(interface)?;
+                if has_daemon(interface) {
+                    // wireguard-go ends when its socket is removed.
+                    let _ = fs::remove_file(socket(interface));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn socket(interface: &str) -> PathBuf {
+    Path::new(SOCKETS).join(format!("{interface}.sock"))
+}
+
+/// Whether a userspace WireGuard answers for the device, wherever that is.
+pub(super) fn has_daemon(interface: &str) -> bool {
+    UnixStream::connect(socket(interface)).is_ok()
+}
+
+/// Makes everything but the device. The digest of the wall inside the workload's network namespace,
+/// where that was loaded.
+pub fn make(plan: &Plan) -> Result<Option<String>, TunnelError> {
+    match plan.becomes.tunnel.netns() {
+        Some(netns) => inside::make(plan, netns),
+        None => make_pieces(&plan.pieces.iter().collect::<Vec<_>>()).map(|()| None),
+    }
+}
+
+pub(super) fn make_pieces(pieces: &[&Piece]) -> Result<(), TunnelError> {
     for family in [Family::V4, Family::V6] {
         let mut batch = String::new();
         for piece in pieces {
@@ -166,8 +202,16 @@ pub fn take_down(tunnel: &Tunnel) -> Result<(), TunnelError> {
             rules::run(&[family.flag(), "-batch", "-"], &batch)?;
         }
     }
-    if Link::read(&tunnel.interface)?.is_some() {
-        rules::run(&["link", "del", "dev", &tunnel.interface], "")?;
+    match tunnel.netns() {
+        Some(netns) => inside::take_down(tunnel, netns),
+        None => delete_device(&tunnel.interface),
+    }
+}
+
+/// Of the network namespace that the calling thread is in.
+pub(super) fn delete_device(interface: &str) -> Result<(), TunnelError> {
+    if Link::read(interface)?.is_some() {
+        rules::run(&["link", "del", "dev", interface], "")?;
     }
     Ok(())
 }

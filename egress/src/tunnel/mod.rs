@@ -4,6 +4,7 @@
 //! Must never touch what another made: what is there and routes right is used, what is there and
 //! routes wrong is told.
 
+mod inside;
 mod link;
 mod make;
 mod plan;
@@ -16,11 +17,14 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{PathConfig, Workload};
+use crate::firewall::NftError;
 use crate::mark::Mark;
+use crate::netns::{Netns, NetnsError};
 use crate::users::UserRange;
 
+pub use inside::is_whole;
 pub use link::{Link, has_ipv6, maker, mtu};
-pub use make::{Implementation, implementation, make, make_device, take_down};
+pub use make::{Implementation, clear_way, implementation, make, make_device, take_down};
 pub use plan::{Piece, Plan, plan};
 pub use way::{Wrong, wrong_way};
 
@@ -60,6 +64,12 @@ pub enum TunnelError {
     },
     #[error("the devices of this host cannot be listed")]
     Devices(#[source] nix::Error),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Wall(#[from] NftError),
+    #[error("the devices of network namespace {0} cannot be listed")]
+    DevicesInside(Netns, #[source] std::io::Error),
     /// Somebody else's, and in the way.
     #[error("{0}")]
     InTheWay(String),
@@ -75,6 +85,8 @@ pub enum Selector {
     Marked(Mark),
     /// Those of these users.
     Users(Vec<UserRange>),
+    /// What is in the network namespace that the device is moved to.
+    Netns(Netns),
 }
 
 /// A tunnel as it is to be. Holds no key; kept in state, so that it is made again as converged.
@@ -109,6 +121,9 @@ pub struct BroughtUp {
     pub tunnel: Tunnel,
     pub device: By,
     pub routing: By,
+    /// The digest of the wall inside the network namespace, as it was read back after its load.
+    #[serde(default)]
+    pub wall: Option<String>,
 }
 
 impl Tunnel {
@@ -132,6 +147,7 @@ impl Tunnel {
                     Selector::Marked(path.workload_mark)
                 }
                 Workload::Users(users) => Selector::Users(users.clone()),
+                Workload::Netns(netns) => Selector::Netns(netns.clone()),
             },
             workload_mark: match &path.workload {
                 Workload::Users(_) => path.workload_mark,
@@ -159,9 +175,12 @@ impl Tunnel {
         self.with_addresses(v4)
     }
 
-    /// The number of the routing table that leads into the tunnel: the mark's, as with wg-quick.
+    /// The number of the routing table that leads into the tunnel: the mark's, as with wg-quick; in
+    /// a namespace of its own the main one.
     pub fn table(&self) -> u32 {
-        self.fwmark
+        /// `RT_TABLE_MAIN` of `linux/rtnetlink.h`.
+        const MAIN: u32 = 254;
+        if self.netns().is_some() { MAIN } else { self.fwmark }
     }
 
     fn families(&self) -> impl Iterator<Item = Family> + '_ {

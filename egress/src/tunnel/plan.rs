@@ -6,7 +6,10 @@ use std::fs;
 use std::net::SocketAddr;
 
 use super::rules::{self, Entry};
-use super::{BroughtUp, By, Family, Link, Selector, Tunnel, TunnelError, Wrong, maker, wrong_way};
+use super::{
+    BroughtUp, By, Family, Link, Selector, Tunnel, TunnelError, Wrong, inside, maker, wrong_way,
+};
+use crate::netns::Netns;
 
 /// One thing that is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,19 @@ pub enum Piece {
         mtu: u16,
     },
     Up(String),
+    /// A network namespace of the workload.
+    Namespace(Netns),
+    /// The wall inside it.
+    Wall(Netns),
+    /// The device, from the host into the namespace.
+    Move {
+        interface: String,
+        netns: Netns,
+    },
+    /// A device of ours that a crash left on the host, or the daemon of one whose namespace is gone.
+    Leftover(String),
+    /// What was made for another workload, and is elsewhere.
+    TakeDown(Box<Tunnel>),
     Sysctl {
         name: String,
         value: &'static str,
@@ -50,6 +66,12 @@ pub fn plan(
     servers: &[SocketAddr],
 ) -> Result<Plan, TunnelError> {
     let before = before.filter(|before| before.tunnel.interface == tunnel.interface);
+    if let Some(before) = before.filter(|before| before.tunnel.netns() != tunnel.netns()) {
+        return plan_elsewhere(tunnel, before, servers);
+    }
+    if let Some(netns) = tunnel.netns().cloned() {
+        return inside::plan(tunnel, &netns, before);
+    }
     let link = Link::read(&tunnel.interface)?;
     if tunnel.addresses.is_empty() {
         // Nobody said which: those that it has are right.
@@ -57,11 +79,7 @@ pub fn plan(
         tunnel = tunnel.with_addresses(known);
     }
     if tunnel.addresses.is_empty() {
-        return Err(TunnelError::InTheWay(format!(
-            "interface {} has no address, and no endpoint says which are this host's in the \
-             tunnel: write `tunnel_addresses`, or `bring_up: off`",
-            tunnel.interface
-        )));
+        return Err(no_address(&tunnel));
     }
     let device = match (&link, before) {
         (None, _) => By::Us,
@@ -81,11 +99,36 @@ pub fn plan(
     }
     let known = before.is_some();
     let taken_over = (device == By::Others && !known).then(|| maker(&tunnel.interface));
-    Ok(Plan { pieces, becomes: BroughtUp { tunnel, device, routing: by }, taken_over })
+    let becomes = BroughtUp { tunnel, device, routing: by, wall: None };
+    Ok(Plan { pieces, becomes, taken_over })
+}
+
+/// The workload has moved to another namespace, or to one from this host's: what was made for it is
+/// taken down where it is, and made where it is wanted.
+fn plan_elsewhere(
+    tunnel: Tunnel,
+    before: &BroughtUp,
+    servers: &[SocketAddr],
+) -> Result<Plan, TunnelError> {
+    if before.device == By::Others {
+        return plan(tunnel, None, servers);
+    }
+    let unmade = BroughtUp { tunnel: tunnel.clone(), device: By::Us, routing: By::Us, wall: None };
+    let mut plan = plan(tunnel, Some(&unmade), servers)?;
+    plan.pieces.insert(0, Piece::TakeDown(Box::new(before.tunnel.clone())));
+    Ok(plan)
+}
+
+pub(super) fn no_address(tunnel: &Tunnel) -> TunnelError {
+    TunnelError::InTheWay(format!(
+        "interface {} has no address, and no endpoint says which are this host's in the tunnel: \
+         write `tunnel_addresses`, or `bring_up: off`",
+        tunnel.interface
+    ))
 }
 
 /// Rules of ours that are no longer wanted.
-fn outdated(old: &Tunnel, new: &Tunnel) -> Result<Vec<Piece>, TunnelError> {
+pub(super) fn outdated(old: &Tunnel, new: &Tunnel) -> Result<Vec<Piece>, TunnelError> {
     let mut outdated = Vec::new();
     for family in old.families() {
         let stays = new.families().any(|one| one == family);
@@ -98,11 +141,7 @@ fn outdated(old: &Tunnel, new: &Tunnel) -> Result<Vec<Piece>, TunnelError> {
 
 fn plan_device(tunnel: &Tunnel, link: Option<&Link>, by: By) -> Result<Vec<Piece>, TunnelError> {
     let interface = &tunnel.interface;
-    let missing: Vec<_> = tunnel
-        .addresses
-        .iter()
-        .filter(|net| !link.is_some_and(|link| link.has(net.addr())))
-        .collect();
+    let missing = addresses_missing(tunnel, link);
     let mut pieces = Vec::new();
     let others = |link: &Link| by == By::Others && !link.addresses.is_empty();
     match link {
@@ -123,14 +162,21 @@ fn plan_device(tunnel: &Tunnel, link: Option<&Link>, by: By) -> Result<Vec<Piece
     if by == By::Us && differs {
         pieces.push(Piece::Mtu { interface: interface.clone(), mtu: tunnel.mtu });
     }
-    pieces.extend(missing.into_iter().map(|net| {
-        let what = format!("{net} dev {interface}");
-        Piece::Add(Entry { family: Family::of(net.addr()), object: "address", what })
-    }));
+    pieces.extend(missing);
     if !link.is_some_and(|link| link.up) {
         pieces.push(Piece::Up(interface.clone()));
     }
     Ok(pieces)
+}
+
+/// Addresses of the tunnel that its device does not have.
+pub(super) fn addresses_missing(tunnel: &Tunnel, link: Option<&Link>) -> Vec<Piece> {
+    let missing = tunnel.addresses.iter().filter(|net| !link.is_some_and(|it| it.has(net.addr())));
+    let add = |net: &ipnet::IpNet| {
+        let what = format!("{net} dev {}", tunnel.interface);
+        Piece::Add(Entry { family: Family::of(net.addr()), object: "address", what })
+    };
+    missing.map(add).collect()
 }
 
 /// The routing that is missing: of ours all that is not there; of others' none, where it is right.
@@ -214,7 +260,16 @@ impl fmt::Display for Piece {
             },
             Self::Remove(entry) => write!(f, "without {} {}", entry.object, entry.what),
             Self::Mtu { mtu, .. } => write!(f, "MTU {mtu}"),
+            Self::Up(interface) if interface == "lo" => f.write_str("loopback up"),
             Self::Up(_) => f.write_str("up"),
+            Self::Leftover(interface) => write!(f, "without the old {interface}"),
+            Self::Namespace(netns) => write!(f, "network namespace {netns}"),
+            Self::Wall(netns) => write!(f, "wall inside {netns}"),
+            Self::Move { netns, .. } => write!(f, "moved into {netns}"),
+            Self::TakeDown(tunnel) => match tunnel.netns() {
+                Some(netns) => write!(f, "without {} in {netns}", tunnel.interface),
+                None => write!(f, "without {} on the host", tunnel.interface),
+            },
             Self::Sysctl { name, value } => write!(f, "{name} = {value}"),
         }
     }

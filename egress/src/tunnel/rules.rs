@@ -51,6 +51,10 @@ pub fn wanted_rules(tunnel: &Tunnel, family: Family) -> Vec<Entry> {
             rules.push(rule(format!("priority {OWN_PACKETS} fwmark {mark:#x} lookup main")));
             rules.push(rule(format!("priority {SCOPED} fwmark {workload} lookup {table}")));
         }
+        // On the host only the tunnel's own packets are to be routed, past any other path's tunnel.
+        Selector::Netns(_) => {
+            return vec![rule(format!("priority {OWN_PACKETS} fwmark {mark:#x} lookup main"))];
+        }
         Selector::Users(users) => {
             rules.push(rule(format!("priority {OWN_PACKETS} fwmark {mark:#x} lookup main")));
             rules.extend(users.iter().map(|user| {
@@ -89,7 +93,7 @@ fn own(tunnel: &Tunnel, family: Family, there: &[String]) -> Vec<Entry> {
         leads.iter().any(|lead| rule.starts_with(lead)) && !own.iter().any(|one| one.what == *rule)
     };
     if there.iter().any(of_another) {
-        own.remove(0);
+        own.retain(|rule| !rule.what.starts_with(&format!("priority {LOCAL_FIRST} ")));
     }
     own.retain(|rule| there.contains(&rule.what));
     own
@@ -109,14 +113,19 @@ pub fn missing_routes(tunnel: &Tunnel, family: Family) -> Result<Vec<Entry>, Tun
                      `fwmark` (it numbers the table), or `ip route flush table {table}`"
                 )));
             }
-            None => missing.push(Entry {
-                family,
-                object: "route",
-                what: format!("{net} dev {interface} table {table}"),
-            }),
+            None => missing.push(route(tunnel, *net)),
         }
     }
     Ok(missing)
+}
+
+/// The route that leads a network into the tunnel.
+pub fn route(tunnel: &Tunnel, net: IpNet) -> Entry {
+    Entry {
+        family: Family::of(net.addr()),
+        object: "route",
+        what: format!("{net} dev {} table {}", tunnel.interface, tunnel.table()),
+    }
 }
 
 /// In the words of [`wanted_rules`].

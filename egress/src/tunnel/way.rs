@@ -24,11 +24,14 @@ pub enum Wrong {
 
 /// What routes wrong, if anything. `servers` are the endpoints. Of users it cannot be asked.
 pub fn wrong_way(tunnel: &Tunnel, link: &Link, servers: &[SocketAddr]) -> Option<Wrong> {
-    if let Some(looped) = looping(tunnel, link, servers) {
+    // In a namespace of its own the tunnel's packets are not sent from where this is asked.
+    if tunnel.netns().is_none()
+        && let Some(looped) = looping(tunnel, link, servers)
+    {
         return Some(Wrong::Loop(looped));
     }
     let mark = match tunnel.selector {
-        Selector::Host => None,
+        Selector::Host | Selector::Netns(_) => None,
         Selector::Marked(mark) => Some(mark.value()),
         Selector::Users(_) => return None,
     };
