@@ -133,7 +133,7 @@ pub fn own() -> Vec<Connection> {
     let mut pid = std::process::id();
     while let Some((program, parent)) = name_and_parent(pid) {
         own.extend(told_by_ssh(pid));
-        if SSH_SERVERS.contains(&program.as_str()) {
+        if is_ssh_server(&program) {
             let inodes = sockets(pid);
             let held = here.iter().filter(|one| inodes.contains(&one.inode));
             own.extend(held.map(|one| one.connection));
@@ -146,6 +146,11 @@ pub fn own() -> Vec<Connection> {
     own.sort();
     own.dedup();
     own
+}
+
+/// Whether sessions by SSH hang on a program of this name.
+pub fn is_ssh_server(program: &str) -> bool {
+    SSH_SERVERS.contains(&program)
 }
 
 /// `SSH_CONNECTION` of a process: peer, its port, this host, its port.

@@ -7,6 +7,7 @@ pub mod bounded;
 pub mod clock;
 pub mod config;
 pub mod connections;
+mod conntrack;
 pub mod device;
 pub mod error;
 pub mod events;

@@ -56,13 +56,35 @@ impl World {
         process
     }
 
+    /// A service that says one number, and nothing more for so long.
+    #[track_caller]
+    pub fn listen_silently(&self, ns: Ns, port: u16, silent: Duration) -> Process {
+        let lab = Self::program("lab").display().to_string();
+        let silent = silent.as_millis().to_string();
+        self.listen_by(&lab, ns, port, &["--silent-ms", &silent])
+    }
+
     /// Connects to `target`; it is not said that this succeeds.
     #[track_caller]
     pub fn open_session(&mut self, ns: Ns, source: IpAddr, target: SocketAddr) -> Session {
+        self.open_silent_session(ns, source, target, Duration::ZERO)
+    }
+
+    /// The same, by a client that says one number, and nothing more for so long.
+    #[track_caller]
+    pub fn open_silent_session(
+        &mut self,
+        ns: Ns,
+        source: IpAddr,
+        target: SocketAddr,
+        silent: Duration,
+    ) -> Session {
         self.workloads += 1;
         let lab = Self::program("lab").display().to_string();
         let (source, target) = (source.to_string(), target.to_string());
-        let line = [&lab, "session", "--connect", &target, "--source", &source];
+        let silent = silent.as_millis().to_string();
+        let line =
+            [&lab, "session", "--connect", &target, "--source", &source, "--silent-ms", &silent];
         let name = format!("session-{}", self.workloads);
         Session { process: self.spawn(ns, &name, &line) }
     }
@@ -79,12 +101,13 @@ impl Session {
         self.heard() > before
     }
 
+    /// How much it was told so far.
+    pub fn heard(&self) -> usize {
+        self.process.log().lines().filter(|line| line.parse::<u64>().is_ok()).count()
+    }
+
     /// Everything it was told.
     pub fn log(&self) -> String {
         self.process.log()
-    }
-
-    fn heard(&self) -> usize {
-        self.process.log().lines().filter(|line| line.parse::<u64>().is_ok()).count()
     }
 }

@@ -22,6 +22,7 @@ mod permits;
 mod reader;
 mod reading;
 mod rules;
+mod sessions;
 mod stop;
 mod table;
 mod tagged;
@@ -218,7 +219,11 @@ pub fn hold_stop(
 
 /// The first wall. Needs no device to exist.
 pub fn load_killswitch(paths: &[Rules]) -> Result<Listing, NftError> {
-    transaction::replace(&killswitch::table(&present(paths)))
+    // Before, so that no session stands still; after, for those that were opened in between.
+    sessions::keep(paths);
+    let loaded = transaction::replace(&killswitch::table(&present(paths)))?;
+    sessions::keep(paths);
+    Ok(loaded)
 }
 
 /// Both walls as the config asks for them, in nft's own language.

@@ -12,7 +12,10 @@ use super::{Request, not_understood};
 
 /// `linux/netlink.h`
 const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
 const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
 
 /// The kernel fills at most 32 KiB of a dump at once, and as much as the reader has shown to take.
 const BUFFER: usize = 32 * 1024;
@@ -74,6 +77,27 @@ impl Connection {
                     return Err(not_understood());
                 }
                 return read(answer);
+            }
+        }
+    }
+
+    /// Carries out an order on something that is there.
+    pub fn change(&mut self, request: Request) -> io::Result<()> {
+        self.order(request, 0)
+    }
+
+    /// Makes something that is not there yet; otherwise [`io::ErrorKind::AlreadyExists`].
+    pub fn create(&mut self, request: Request) -> io::Result<()> {
+        self.order(request, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    fn order(&mut self, request: Request, flags: u16) -> io::Result<()> {
+        let sequence = self.send(request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        loop {
+            self.receive()?;
+            let mut answers = messages(&self.buffer).filter(|one| one.kind == NLMSG_ERROR);
+            if let Some(answer) = answers.find(|message| message.sequence == sequence) {
+                return answer.error();
             }
         }
     }

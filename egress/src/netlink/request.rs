@@ -40,7 +40,6 @@ impl Request {
         self.bytes(kind, &[value.as_bytes(), b"\0"].concat())
     }
 
-    #[cfg(test)]
     #[must_use]
     pub fn nested(mut self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
         let start = self.open(kind | netlink_packet_core::NLA_F_NESTED);

@@ -28,10 +28,16 @@ pub struct Arguments {
     source: Option<IpAddr>,
     #[arg(long, default_value_t = 100)]
     interval_ms: u64,
+    /// Say nothing for so long, after the first number.
+    #[arg(long, default_value_t = 0)]
+    silent_ms: u64,
 }
 
 pub fn run(arguments: &Arguments) -> io::Result<()> {
-    let interval = Duration::from_millis(arguments.interval_ms);
+    let pace = Pace {
+        interval: Duration::from_millis(arguments.interval_ms),
+        silent: Duration::from_millis(arguments.silent_ms),
+    };
     if let Some(listen) = arguments.listen {
         for client in TcpListener::bind(listen)?.incoming() {
             let client = client?;
@@ -39,7 +45,7 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
             let hears = thread::spawn(move || listen_to(hears, &mut io::sink()));
             // A session that is cut is no concern of the next one.
             match arguments.run.clone() {
-                None => drop(thread::spawn(move || speak(client, interval))),
+                None => drop(thread::spawn(move || speak(client, pace))),
                 Some(program) => drop(thread::spawn(move || {
                     run_for(client, &program)?;
                     // Closed with something unheard, it would be reset, and what was said lost.
@@ -56,7 +62,7 @@ pub fn run(arguments: &Arguments) -> io::Result<()> {
     socket.connect_timeout(&target.into(), CONNECT)?;
     let stream = TcpStream::from(socket);
     let speaks = stream.try_clone()?;
-    thread::spawn(move || speak(speaks, interval));
+    thread::spawn(move || speak(speaks, pace));
     listen_to(stream, &mut io::stdout())?;
     Err(io::ErrorKind::UnexpectedEof.into())
 }
@@ -72,10 +78,17 @@ fn run_for(mut client: TcpStream, program: &Path) -> io::Result<()> {
     client.shutdown(Shutdown::Write)
 }
 
-fn speak(mut stream: TcpStream, interval: Duration) -> io::Result<()> {
+/// How often one end says a number.
+#[derive(Clone, Copy)]
+struct Pace {
+    interval: Duration,
+    silent: Duration,
+}
+
+fn speak(mut stream: TcpStream, pace: Pace) -> io::Result<()> {
     for number in 0_u64.. {
         stream.write_all(format!("{number}\n").as_bytes())?;
-        thread::sleep(interval);
+        thread::sleep(if number == 0 { pace.silent.max(pace.interval) } else { pace.interval });
     }
     Ok(())
 }
