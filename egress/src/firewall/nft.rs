@@ -62,7 +62,7 @@ pub enum NftError {
     Missing(#[source] std::io::Error),
     #[error("nft refused to {doing}: {said}")]
     Refused { doing: &'static str, said: String },
-    #[error("nft was killed by {signal} when it was to {doing}: {why}")]
+    #[error("nft, asked to {doing}, was killed by {signal}: {why}")]
     Killed { doing: &'static str, signal: &'static str, why: &'static str },
     #[error(
         "nft may not {doing}: the kernel's rules are for who has CAP_NET_ADMIN: run as root; a \
@@ -254,7 +254,7 @@ mod tests {
             (
                 9,
                 "Warning: noise\n",
-                "killed by SIGKILL when it was to load a table: most likely out",
+                "asked to load a table, was killed by SIGKILL: most likely out",
             ),
             (31, "", "SIGSYS"),
         ] {
