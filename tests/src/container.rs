@@ -72,6 +72,12 @@ table inet lab_bridge {{
         );
     }
 
+    /// Takes the container's cable away.
+    #[track_caller]
+    pub fn unplug_container(&self) {
+        ip_batch(Ns::Egress, &format!("link del {PORT}\n"));
+    }
+
     /// Ends the container: its namespace, and its end of the cable with the last process in it.
     #[track_caller]
     pub fn stop_container(&self) {

@@ -43,7 +43,6 @@ fn s1_nothing_leaks_in_any_set_up_and_every_control_sees_it() {
 }
 
 #[test]
-#[ignore = "nft aborts on the set of leaked flows"]
 fn s1_what_others_reroute_is_judged_where_it_leaves() {
     inside_with_users("s1_what_others_reroute_is_judged_where_it_leaves", |world| {
         let moments =
@@ -64,6 +63,13 @@ fn s1_a_cgroups_answers_leave_by_the_tunnel_or_not_at_all() {
     inside_with_users("s1_a_cgroups_answers_leave_by_the_tunnel_or_not_at_all", |world| {
         let moments = [Moment::Healthy, Moment::DaemonKilled, Moment::KillswitchAlone];
         holds(world, Setup::Plain, Scope::Cgroups, &moments);
+    });
+}
+
+#[test]
+fn s1_a_container_reaches_the_world_by_the_tunnel_and_nothing_else() {
+    inside_with_users("s1_a_container_reaches_the_world_by_the_tunnel_and_nothing_else", |world| {
+        holds(world, Setup::SecondCard, Scope::Interfaces, &[Moment::Healthy, Moment::HardStop]);
     });
 }
 

@@ -106,13 +106,14 @@ impl<'a> Bench<'a> {
             Moment::KillswitchAlone => {
                 self.daemon_is_dead();
                 self.converge(&mut cell);
-                self.delete("netdev", "vpn_egress_watch", &mut cell);
+                self.delete(Ns::Egress, "netdev", "vpn_egress_watch", &mut cell);
                 self.attack(moment, &mut cell);
             }
             Moment::WatchAlone => {
                 self.daemon_is_dead();
                 self.converge(&mut cell);
-                self.delete("inet", "vpn_egress", &mut cell);
+                let (ns, name) = self.scope.first_wall();
+                self.delete(ns, "inet", name, &mut cell);
                 self.attack(moment, &mut cell);
             }
         }
@@ -283,10 +284,18 @@ impl<'a> Bench<'a> {
     }
 
     fn converge(&mut self, cell: &mut Cell) {
+        if self.scope == Scope::Netns && self.converges == 0 {
+            // A namespace with another way out is refused.
+            self.world.unplug_container();
+        }
         self.converges += 1;
         let mut path_lines = self.around.path_lines.clone();
-        // Every one makes other rules.
-        path_lines.push(format!("ntp: [10.0.0.{}]", 100 + self.converges % 100));
+        // Every one makes other rules. A namespace has no such ways outside.
+        if self.scope == Scope::Netns {
+            path_lines.clear();
+        } else {
+            path_lines.push(format!("ntp: [10.0.0.{}]", 100 + self.converges % 100));
+        }
         self.world.write_config(&EgressConfig {
             workload: self.scope.config(),
             path_lines,
@@ -317,9 +326,10 @@ impl<'a> Bench<'a> {
         self.world.exec_ok(Ns::Egress, &["nft", "list", "tables"])
     }
 
-    fn delete(&self, family: &str, name: &str, cell: &mut Cell) {
-        let output = self.world.run(Ns::Egress, &["nft", "delete", "table", family, name]);
-        if !output.status.success() {
+    fn delete(&self, ns: Ns, family: &str, name: &str, cell: &mut Cell) {
+        let output = self.world.run(ns, &["nft", "delete", "table", family, name]);
+        // What leaves a namespace is the tunnel's own.
+        if !output.status.success() && self.scope != Scope::Netns {
             cell.wrong.push(format!("there was no table {family} {name} to delete"));
         }
     }

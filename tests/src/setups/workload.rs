@@ -19,11 +19,12 @@ pub enum Scope {
     Interfaces,
     Users,
     Cgroups,
+    Netns,
 }
 
 impl Scope {
     /// Those that are less than the host.
-    pub const SCOPED: [Self; 3] = [Self::Interfaces, Self::Users, Self::Cgroups];
+    pub const SCOPED: [Self; 4] = [Self::Interfaces, Self::Users, Self::Cgroups, Self::Netns];
 
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -36,20 +37,21 @@ impl Scope {
             Self::Interfaces => format!("{{interfaces: [{BRIDGE}]}}"),
             Self::Users => format!("{{users: [{USER}]}}"),
             Self::Cgroups => format!("{{cgroups: [{}]}}", cgroup()),
+            Self::Netns => format!("{{netns: {}}}", Ns::Container),
         }
     }
 
     /// The namespace its programs are in.
     pub const fn ns(self) -> Ns {
         match self {
-            Self::Interfaces => Ns::Container,
+            Self::Interfaces | Self::Netns => Ns::Container,
             Self::Host | Self::Users | Self::Cgroups => Ns::Egress,
         }
     }
 
     /// Whether its programs have the host's devices and addresses to bind to.
     pub const fn is_on_host(self) -> bool {
-        !matches!(self, Self::Interfaces)
+        !matches!(self, Self::Interfaces | Self::Netns)
     }
 
     /// Makes what it consists of; says why where it cannot be had.
@@ -57,7 +59,8 @@ impl Scope {
     pub(super) fn prepare(self, world: &mut World) -> Result<(), String> {
         match self {
             Self::Host => {}
-            Self::Interfaces => {
+            // The namespace has a way out by the host until the lock comes: that is its control.
+            Self::Interfaces | Self::Netns => {
                 world.add_container();
                 world.nft(Ns::Egress, &published());
             }
@@ -70,6 +73,16 @@ impl Scope {
         }
         world.sysctl(self.ns(), "net.ipv4.ping_group_range", "0 2147483647");
         Ok(())
+    }
+
+    /// The table of the wall that comes first, and where it is.
+    pub(super) const fn first_wall(self) -> (Ns, &'static str) {
+        match self {
+            Self::Netns => (Ns::Container, "vpn_egress_netns"),
+            Self::Host | Self::Interfaces | Self::Users | Self::Cgroups => {
+                (Ns::Egress, "vpn_egress")
+            }
+        }
     }
 
     /// Runs a program of the lab as this workload, to its end.
@@ -90,7 +103,7 @@ impl Scope {
 
     fn line(self, world: &World, arguments: &[&str]) -> Vec<String> {
         let before: Vec<String> = match self {
-            Self::Host | Self::Interfaces => Vec::new(),
+            Self::Host | Self::Interfaces | Self::Netns => Vec::new(),
             Self::Users => [
                 "setpriv",
                 "--reuid",
