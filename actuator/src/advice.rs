@@ -10,6 +10,8 @@ use egress::config::{BringUp, DnsPolicy, PathConfig, Workload};
 use egress::probe::{own_addresses, uplink, usual_source_address};
 use egress::tunnel;
 
+use crate::surroundings;
+
 const RESOLVERS: &str = "/etc/resolv.conf";
 /// Whom systemd-resolved asks, where the file above names only its own address.
 const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
@@ -25,6 +27,7 @@ pub fn of(path: &PathConfig) -> Vec<String> {
     advice.extend(unanswered(path));
     advice.extend(names(path));
     advice.extend(half(path));
+    advice.extend(surroundings::of(path));
     advice
 }
 

@@ -18,6 +18,7 @@ mod render;
 mod resolve;
 mod seldom;
 mod serve;
+mod surroundings;
 mod validate;
 mod vital;
 mod webhook;

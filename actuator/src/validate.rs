@@ -12,7 +12,6 @@ use egress::health::Verdict;
 use egress::observe;
 use egress::pins;
 use egress::state::Store;
-use egress::tunnel;
 
 use crate::advice;
 use crate::control::{Reply, exit};
@@ -50,10 +49,6 @@ pub fn validate(config: &Config, store: &Store, on_host: Option<String>) -> Repl
                 path.name
             ));
         }
-        if let Some(why) = not_whole_inside(path, store) {
-            lines.push(format!("{}: {why}", path.name));
-            worst = worst.max(exit::REFUSED);
-        }
         if let Some(why) = from_elsewhere(path) {
             lines.push(format!("{}: {why}", path.name));
             worst = worst.max(exit::REFUSED);
@@ -80,20 +75,6 @@ fn in_the_way(path: &PathConfig, lines: &mut Vec<String>) -> u8 {
             lines.push(format!("{}: other firewalls were not read: {}", path.name, chain(error)));
             exit::DONE
         }
-    }
-}
-
-/// What of a workload's network namespace is not as it was brought up.
-fn not_whole_inside(path: &PathConfig, store: &Store) -> Option<String> {
-    let netns = path.workload.netns()?;
-    let up = store.read(&path.name).ok()?.brought_up?;
-    match tunnel::is_whole(&up, netns) {
-        Ok(true) => None,
-        Ok(false) => Some(format!(
-            "network namespace {netns}: its wall, the device or its routing is not as it was brought \
-             up; `actuator serve` makes it again, and so does `actuator converge`"
-        )),
-        Err(error) => Some(chain(error)),
     }
 }
 

@@ -192,12 +192,6 @@ impl Engine {
             told.lines.push(format!("{}: {verb}: {what}", path.name));
             told.changed = true;
         }
-        // Of a device that was down before, this shows only now.
-        if !wish.check
-            && let Some(why) = from_elsewhere(path)
-        {
-            return Err(EngineError::Refused(why));
-        }
         if let Some(cut_off) = cut_off.and_then(|cut_off| cut_off.listed()) {
             let verb = if wish.check { "would cut off" } else { "cut off" };
             told.lines.push(format!("{}: {verb} {cut_off}", path.name));

@@ -6,6 +6,8 @@
 //! its destination and protocol in common. A path is known by the mark: that of its workload, or no
 //! scoped workload's for a whole host.
 
+use std::time::Duration;
+
 use super::dsl::{Rule, count, drop, is, rule};
 use super::permits::of;
 use super::rules::Rules;
@@ -15,6 +17,7 @@ use super::table::{Content, TableSpec};
 const SIZE: u32 = 16;
 /// What was not seen again for so long makes room for what is.
 const TIMEOUT: &str = "1d";
+pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Names and key types of one address family's sets.
 #[derive(Debug)]

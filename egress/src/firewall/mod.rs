@@ -9,6 +9,7 @@ mod deny_all;
 mod dsl;
 mod dump;
 mod facts;
+pub mod flows;
 pub mod foreign;
 mod guard;
 pub mod inside;

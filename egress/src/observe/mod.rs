@@ -21,9 +21,10 @@ pub use crate::net_devices::devices;
 pub use sight::handshake_age;
 
 use crate::bounded;
-use crate::config::PathConfig;
+use crate::config::{PathConfig, Workload};
 use crate::device::{self, DeviceError, DeviceView};
 use crate::error::chain;
+use crate::firewall::flows::{self, Flow, Whose};
 use crate::firewall::foreign::{self, Foreign};
 use crate::firewall::{self, Reader, Reading, Rules, Walls};
 use crate::links::Link;
@@ -142,6 +143,16 @@ pub fn in_the_way(path: &PathConfig) -> Result<Foreign, firewall::NftError> {
     // Where the addresses are not known, more *may* match.
     let own = crate::probe::networks().unwrap_or_default();
     foreign::read(&Rules::of(path), &foreign::Addresses { uplink, own }, &KernelRouting)
+}
+
+/// The latest flows of the path that were to leave outside the tunnel; `paths`: all of the host. For
+/// people only.
+pub fn leaked_flows(path: &PathConfig, paths: &[PathConfig]) -> Result<Vec<Flow>, String> {
+    let scoped = |path: &&PathConfig| path.workload != Workload::Host;
+    let marks: Vec<_> = paths.iter().filter(scoped).map(|path| path.workload_mark).collect();
+    let whose =
+        if scoped(&path) { Whose::Marked(path.workload_mark) } else { Whose::Unmarked(&marks) };
+    flows::leaked(whose).map_err(|error| format!("leaked flows were not read: {}", chain(error)))
 }
 
 struct KernelRouting;

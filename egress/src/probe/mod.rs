@@ -11,6 +11,7 @@ mod defaults;
 mod echo;
 mod handshake;
 mod noise;
+pub mod policy;
 mod query;
 mod rtnetlink;
 mod source;

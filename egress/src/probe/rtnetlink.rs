@@ -26,6 +26,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
 const RTA_MARK: u16 = 16;
 const RTA_VIA: u16 = 18;
 const RTA_UID: u16 = 25;
@@ -38,6 +39,8 @@ const RTN_LOCAL: u8 = 2;
 /// The route itself and not what is made of it: all its nexthops, and for IPv4 none where a device is
 /// named that has no route.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
+/// And the table that it is in.
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
@@ -100,12 +103,7 @@ impl Kernel {
 
     /// Where a UDP packet of the kernel's own with this mark goes: all rules and tables apply.
     pub fn route(&mut self, to: SocketAddr, mark: u32) -> io::Result<Route> {
-        let request = route_request(to.ip())
-            .bytes(RTA_MARK, &mark.to_ne_bytes())
-            .bytes(RTA_UID, &ROOT.to_ne_bytes())
-            .bytes(RTA_IP_PROTO, &[UDP])
-            .bytes(RTA_DPORT, &to.port().to_be_bytes());
-        let found = self.0.ask(request, |reply| read_route(&reply));
+        let found = self.0.ask(packet_request(to, mark), |reply| read_route(&reply));
         match none_on_refusal(found)? {
             None => Ok(Route::Nowhere),
             Some(Found::Route(route)) => Ok(route),
@@ -175,6 +173,25 @@ impl Kernel {
     }
 }
 
+/// The table that the route of a packet is in.
+pub fn table_of(to: SocketAddr, mark: u32) -> io::Result<Option<u32>> {
+    let found = Connection::open(Protocol::Route)?.ask(packet_request(to, mark), |reply| {
+        let attributes = reply.attributes(BODY).filter(|_| reply.kind == RTM_NEWROUTE);
+        let attributes = attributes.ok_or_else(not_understood)?;
+        // Those below 256 are in the fixed header too.
+        Ok(attributes.u32(RTA_TABLE).unwrap_or(u32::from(reply.payload[4])))
+    });
+    none_on_refusal(found)
+}
+
+fn packet_request(to: SocketAddr, mark: u32) -> Request {
+    route_request(to.ip())
+        .bytes(RTA_MARK, &mark.to_ne_bytes())
+        .bytes(RTA_UID, &ROOT.to_ne_bytes())
+        .bytes(RTA_IP_PROTO, &[UDP])
+        .bytes(RTA_DPORT, &to.port().to_be_bytes())
+}
+
 /// What a reply to a question for a route says.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
@@ -195,7 +212,7 @@ fn route_request(to: IpAddr) -> Request {
     let mut body = [0; BODY];
     body[0] = family;
     body[1] = u8::try_from(octets.len() * 8).unwrap_or(u8::MAX);
-    body[8..].copy_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
+    body[8..].copy_from_slice(&(RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE).to_ne_bytes());
     Request::new(RTM_GETROUTE, &body).bytes(RTA_DST, &octets)
 }
 
