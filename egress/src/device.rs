@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use wireguard_control::{Backend, Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder};
@@ -238,6 +239,11 @@ pub fn read(at: impl Into<At>) -> Result<DeviceView, DeviceError> {
     ask(at).wait(DEVICE_TIMEOUT)
 }
 
+/// A userspace daemon that hears that its device came up opens its socket within a second:
+/// wireguard-go looks that often.
+const SOCKET_ATTEMPTS: u32 = 15;
+const SOCKET_PAUSE: Duration = Duration::from_millis(100);
+
 /// Sockets of this network namespace, by the kernel's own table of each family.
 const UDP_SOCKETS: [&str; 2] = ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"];
 
@@ -245,6 +251,17 @@ const UDP_SOCKETS: [&str; 2] = ["/proc/thread-self/net/udp", "/proc/thread-self/
 /// in: it was made there and moved, and no rule here sees them. Known by its port, for which there is
 /// no socket here; of a device that is down nothing is known.
 pub fn sends_from_elsewhere(interface: &str) -> Result<bool, DeviceError> {
+    for _ in 0..SOCKET_ATTEMPTS {
+        if !lacks_socket(interface)? {
+            return Ok(false);
+        }
+        thread::sleep(SOCKET_PAUSE);
+    }
+    lacks_socket(interface)
+}
+
+/// Whether the device is up and has a port for which there is no socket here.
+fn lacks_socket(interface: &str) -> Result<bool, DeviceError> {
     let device = ask(interface).device(DEVICE_TIMEOUT)?;
     let is_up = Link::read(interface).is_ok_and(|link| link.is_some_and(|link| link.up));
     let Some(port) = device.listen_port.filter(|port| *port != 0 && is_up) else {
