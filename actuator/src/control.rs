@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use web::{Answer, Request, answer};
 
-use crate::engine::{Engine, Ink, Shared, Wish};
+use crate::engine::{Ink, Shared, Wanted, Wish};
 
 pub const DEFAULT_SOCKET: &str = "/run/vpn-egress/actuator.sock";
 
@@ -82,6 +82,18 @@ pub struct Ask {
 }
 
 impl Command {
+    /// As it is given on the command line.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Converge { .. } => "converge",
+            Self::Release { .. } => "release",
+            Self::Unlock { .. } => "unlock",
+            Self::Pause { .. } => "pause",
+            Self::Down { .. } => "down",
+            Self::Status { .. } => "status",
+        }
+    }
+
     /// Changes nothing, so it needs no writer's lock.
     pub fn only_reads(&self) -> bool {
         match self {
@@ -138,22 +150,23 @@ impl Reply {
 
 /// Carries out a request; blocks.
 pub fn carry_out(shared: &Shared, ask: &Ask) -> Reply {
-    if let Err(refused) = same_config(&shared.lock(), ask) {
+    if let Err(refused) = same_config(shared.board().config_file(), ask) {
         return refused;
     }
+    let turn = || shared.lock(format!("`actuator {}`", ask.command.word()));
     match &ask.command {
-        Command::Converge { wish } => shared.lock().converge(wish),
-        Command::Release { path, reason } => shared.lock().release(path.as_deref(), reason),
-        Command::Unlock { path, reason } => shared.lock().unlock(path.as_deref(), reason),
-        Command::Down { path } => shared.lock().down(path.as_deref()),
+        Command::Converge { wish } => turn().converge(wish),
+        Command::Release { path, reason } => turn().release(path.as_deref(), reason),
+        Command::Unlock { path, reason } => turn().unlock(path.as_deref(), reason),
+        Command::Down { path } => turn().down(path.as_deref()),
         Command::Pause { path, seconds } => {
-            shared.lock().pause(path.as_deref(), Duration::from_secs(*seconds))
+            turn().pause(path.as_deref(), Duration::from_secs(*seconds))
         }
         Command::Status { form, standbys } => {
             if *standbys == Standbys::Ask {
                 ask_standbys(shared);
             }
-            let status = shared.lock().status();
+            let status = shared.board().status(Wanted::ByPeople);
             let lines = match form {
                 Form::Json => vec![serde_json::to_string_pretty(&status).unwrap_or_default()],
                 Form::Text(ink) => status.lines(*ink),
@@ -165,7 +178,7 @@ pub fn carry_out(shared: &Shared, ask: &Ask) -> Reply {
 
 /// Takes seconds where one is silent, and holds nothing up meanwhile: a leak must not wait for it.
 fn ask_standbys(shared: &Shared) {
-    let (paths, store, latest) = shared.lock().what_to_look_at();
+    let (paths, store, latest) = shared.board().probe_inputs();
     std::thread::scope(|scope| {
         for path in &paths {
             scope.spawn(|| latest.ask_standbys(path, &store));
@@ -174,8 +187,7 @@ fn ask_standbys(shared: &Shared) {
 }
 
 /// A config that was named and is not the one that the daemon goes by would be passed over.
-fn same_config(engine: &Engine, ask: &Ask) -> Result<(), Reply> {
-    let own = engine.config_file();
+fn same_config(own: &Path, ask: &Ask) -> Result<(), Reply> {
     let Some(named) = ask.config_file.as_deref().filter(|named| *named != whole(own)) else {
         return Ok(());
     };

@@ -1,7 +1,8 @@
 //! The decision: how the path stands, what is asked, what is seen -> what is done, how the path
 //! stands then, and what becomes of the alert.
 //!
-//! Pure, and the only place where a breach is turned into an action. The promises it keeps:
+//! Pure, and the only place where a breach is turned into an action: every cause of a hard stop enters
+//! here. The promises it keeps:
 //! a leak never causes a switch (S3); forward only (S5); tighten only (S6); unknown is not
 //! healthy (S7); compare and swap (S8); no switch to a dead endpoint (S9).
 
@@ -27,7 +28,46 @@ impl Ask {
     }
 }
 
-/// How the path stands, by its state.
+/// Why a decision is due: what an alert asks for, or what the daemon has found itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Alert(Ask),
+    /// A leak from before the daemon was there: its alert may be over.
+    LeakAtStart,
+    /// A leak was counted, and its counter was removed before the alert came.
+    LeakCounterLost,
+    /// State of a configured path is missing or cannot be read (S7).
+    StateMissing,
+    /// The lock could not be put back.
+    RepairFailed,
+    /// The watchdog is silent, and the config asks for a hard stop then.
+    WatchdogSilent,
+}
+
+impl Cause {
+    /// The latch's reason.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Alert(_) | Self::LeakAtStart | Self::LeakCounterLost => "leak",
+            Self::StateMissing => "no usable state",
+            Self::RepairFailed => "the lock could not be repaired",
+            Self::WatchdogSilent => "the watchdog is silent",
+        }
+    }
+
+    /// Who asks, for the history.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Alert(ask) => ask.word(),
+            Self::WatchdogSilent => "watchdog",
+            Self::LeakAtStart | Self::LeakCounterLost | Self::StateMissing | Self::RepairFailed => {
+                "care"
+            }
+        }
+    }
+}
+
+/// How the path stands, by its state and by what the kernel is seen to enforce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     pub endpoints: usize,
@@ -44,7 +84,10 @@ pub enum Hold {
     Paused,
     /// The config in hand is not the one that was converged: its list is nobody's choice yet.
     Drifted,
+    /// A stop is latched, and the kernel is seen to cut the path.
     Stopped,
+    /// A stop is latched, and the kernel is not seen to cut the path.
+    NotCut,
     Unlocked,
 }
 
@@ -87,6 +130,24 @@ pub trait Seen {
     fn candidate(&mut self, endpoint: usize) -> Candidate;
 }
 
+/// For causes that are their own evidence.
+pub struct Unseen;
+
+impl Seen for Unseen {
+    fn leak(&mut self) -> Leak {
+        Leak::Unknown
+    }
+    fn tunnel(&mut self) -> Tunnel {
+        Tunnel::Unknown
+    }
+    fn rules(&mut self) -> Rules {
+        Rules::Unknown
+    }
+    fn candidate(&mut self, _: usize) -> Candidate {
+        Candidate::Dead
+    }
+}
+
 /// What is done. It is the alert's outcome too, where it can be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -113,8 +174,16 @@ pub enum Idle {
     Unclear,
 }
 
-pub fn decide(ask: Ask, standing: Standing, seen: &mut impl Seen) -> Action {
+pub fn decide(cause: Cause, standing: Standing, seen: &mut impl Seen) -> Action {
     use Action::{HardStop, Nothing, Repair, Switch};
+    let ask = match (cause, standing.hold) {
+        // What was latched and is not enforced comes before whatever is asked.
+        (_, Hold::NotCut) => return HardStop,
+        (Cause::Alert(ask), _) => ask,
+        (_, Hold::Stopped) => return Nothing(Idle::AlreadyStopped),
+        (_, Hold::Unlocked) => return Nothing(Idle::Unlocked),
+        (_, Hold::None | Hold::Paused | Hold::Drifted) => return HardStop,
+    };
     match (ask, standing.hold) {
         // The rules below a stop are still put back, so that a release finds them there.
         (Ask::Repair, Hold::Stopped) => {
@@ -125,7 +194,7 @@ pub fn decide(ask: Ask, standing: Standing, seen: &mut impl Seen) -> Action {
         }
         (_, Hold::Stopped) => return Nothing(Idle::AlreadyStopped),
         (_, Hold::Unlocked) => return Nothing(Idle::Unlocked),
-        (_, Hold::None | Hold::Paused | Hold::Drifted) => {}
+        (_, Hold::None | Hold::Paused | Hold::Drifted | Hold::NotCut) => {}
     }
     // Whatever was asked: where there is a leak too, the leak wins.
     let leak = seen.leak();

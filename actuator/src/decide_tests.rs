@@ -47,7 +47,7 @@ fn failover(of: usize) -> Ask {
 fn decided(ask: Ask, standing: Standing, change: impl FnOnce(&mut Sight)) -> Action {
     let mut sight = down();
     change(&mut sight);
-    decide(ask, standing, &mut sight)
+    decide(Cause::Alert(ask), standing, &mut sight)
 }
 
 #[test]
@@ -113,4 +113,31 @@ fn the_table() {
     assert_eq!(decided(Ask::Repair, open, |_| {}), Nothing(Idle::Intact));
     assert_eq!(decided(Ask::Repair, open, |s| s.rules = Rules::Broken), Repair);
     assert_eq!(decided(Ask::Repair, open, |s| s.rules = Rules::Unknown), Repair);
+}
+
+#[test]
+fn s7_a_latch_that_is_not_enforced_is_cut_whatever_is_asked() {
+    let not_cut = standing(0, Hold::NotCut);
+    for ask in [failover(0), Ask::HardStop, Ask::Repair] {
+        assert_eq!(decided(ask, not_cut, |_| {}), Action::HardStop);
+    }
+}
+
+#[test]
+fn s3_s7_what_the_daemon_finds_itself_stops_an_open_path_once() {
+    let own = [
+        Cause::LeakAtStart,
+        Cause::LeakCounterLost,
+        Cause::StateMissing,
+        Cause::RepairFailed,
+        Cause::WatchdogSilent,
+    ];
+    for cause in own {
+        let by = |hold| decide(cause, standing(0, hold), &mut down());
+        for hold in [Hold::None, Hold::Paused, Hold::Drifted, Hold::NotCut] {
+            assert_eq!(by(hold), Action::HardStop, "{cause:?}, {hold:?}");
+        }
+        assert_eq!(by(Hold::Stopped), Action::Nothing(Idle::AlreadyStopped));
+        assert_eq!(by(Hold::Unlocked), Action::Nothing(Idle::Unlocked));
+    }
 }

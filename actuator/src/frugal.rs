@@ -88,7 +88,7 @@ pub fn firing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Err
 }
 
 /// Those of an alert's labels that a decision may look at. A map would be ten times as large.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Labels(Vec<(&'static str, Box<str>)>);
 
 impl Labels {

@@ -4,6 +4,7 @@ mod advice;
 mod boot;
 mod control;
 mod decide;
+mod delivery;
 mod door;
 mod engine;
 mod frugal;

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use egress::cut::Way;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 use web::{Exposition, Refusal};
 
-use crate::engine::{PathStatus, Silence, Word};
+use crate::engine::{PathStatus, Status, Word};
 use crate::seldom::Seldom;
 
 pub struct Metrics {
@@ -153,13 +154,23 @@ impl Metrics {
         self.failover_duration.with_label_values(&[path]);
     }
 
-    pub fn page(&self, status: &[PathStatus], silence: Option<&Silence>) -> String {
+    pub fn page(&self, status: &Status) -> String {
         let mut page = Exposition::new();
         page.gauge("vpn_egress_actuator_build_info", "Version of the actuator; always 1.")
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         page.extend(self.registry.gather());
-        standing(&mut page, status);
-        if let Some(silence) = silence {
+        page.gauge(
+            "vpn_egress_actuator_status_age_seconds",
+            "How long ago the kernel was read for the series below that tell of paths.",
+        )
+        .sample(&[], seconds(status.age_seconds));
+        page.gauge(
+            "vpn_egress_actuator_busy_seconds",
+            "How long the act that is under way has taken so far; 0 is none.",
+        )
+        .sample(&[], seconds(status.busy.as_ref().map_or(0, |busy| busy.seconds)));
+        standing(&mut page, &status.paths);
+        if let Some(silence) = &status.watchdog {
             page.gauge(
                 "vpn_egress_actuator_heartbeat_silent",
                 "Whether the watchdog has stayed away for longer than `watchdog.silent_after`.",
@@ -183,6 +194,16 @@ fn standing(page: &mut Exposition, status: &[PathStatus]) {
             desired.sample(&labels, f64::from(u8::from(is_desired)));
         }
     }
+    let mut cut = page.gauge(
+        "vpn_egress_actuator_cut",
+        "Whether the kernel is seen to cut the path by this way for a hard stop.",
+    );
+    for one in status {
+        for way in Way::ALL {
+            let is_by = one.cut.as_ref().is_some_and(|cut| cut.by == way);
+            cut.sample(&[("path", &one.path), ("by", way.word())], f64::from(u8::from(is_by)));
+        }
+    }
     let mut gauge = |name, help, value: fn(&PathStatus) -> Option<f64>| {
         let mut family = page.gauge(name, help);
         for one in status {
@@ -195,6 +216,21 @@ fn standing(page: &mut Exposition, status: &[PathStatus]) {
         "vpn_egress_actuator_hard_stop_engaged",
         "Whether the path is cut, tunnel included, until a person releases it.",
         |one| Some(f64::from(u8::from(one.standing == Word::Stopped))),
+    );
+    gauge(
+        "vpn_egress_actuator_latched",
+        "Whether a hard stop is on record, in state or in the kernel's own table.",
+        |one| Some(f64::from(u8::from(one.latched))),
+    );
+    gauge(
+        "vpn_egress_actuator_locked",
+        "Whether the killswitch that is seen in the kernel is the intended one.",
+        |one| one.locked.map(|locked| f64::from(u8::from(locked))),
+    );
+    gauge(
+        "vpn_egress_actuator_cut_timestamp_seconds",
+        "Unix time since which the kernel is seen to cut the path; 0 is not cut.",
+        |one| Some(seconds(one.cut.as_ref().and_then(|cut| cut.since).unwrap_or(0))),
     );
     gauge(
         "vpn_egress_actuator_hard_stop_timestamp_seconds",

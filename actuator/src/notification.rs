@@ -3,6 +3,7 @@
 //! Leaks first: a leak must never wait behind a switch (S3). And each thing that is asked is decided
 //! once, however many alerts ask it: ten thousand of them must not hold up the next notification.
 
+use egress::config::Config;
 use egress::names::PathName;
 use egress::state::Timestamp;
 use serde::Deserialize;
@@ -18,7 +19,7 @@ const VERSION: u64 = 4;
 const MOST_TRUNCATED: u64 = 1_000_000;
 
 /// The parts that count. Unknown fields are ignored: they grow.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 pub struct Notification {
     #[serde(deserialize_with = "frugal::alerts")]
     alerts: Vec<Alert>,
@@ -29,7 +30,7 @@ pub struct Notification {
     truncated: Option<u64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 struct Alert {
     #[serde(rename = "status", deserialize_with = "frugal::firing")]
     firing: bool,
@@ -56,6 +57,24 @@ impl Notification {
             tracing::warn!(known = VERSION, "a notification of another version: read all the same");
         }
         Some(parsed)
+    }
+
+    /// How many alerts there are.
+    pub fn len(&self) -> usize {
+        self.alerts.len()
+    }
+
+    /// The paths for which a hard stop is asked.
+    pub fn hard_stops(&self, config: &Config) -> Vec<PathName> {
+        let asks = |alert: &&Alert| {
+            let host = alert.labels.get("host").is_none_or(|host| *host == config.host);
+            alert.firing && host && alert.label("action") == "hard-stop"
+        };
+        let path = |alert: &Alert| Some(config.path(alert.label("path"))?.name.clone());
+        let mut paths: Vec<PathName> = self.alerts.iter().filter(asks).filter_map(path).collect();
+        paths.sort();
+        paths.dedup();
+        paths
     }
 
     /// Handles all alerts; the outcomes are in their order.

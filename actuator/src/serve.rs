@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use web::{Gate, Site, Supervisor, server};
 
 use crate::control;
-use crate::engine::{Engine, Order, Shared};
+use crate::engine::{Engine, Order, Shared, Wanted};
 use crate::vital;
 use crate::webhook::{self, Webhook};
 
@@ -66,9 +66,14 @@ pub fn serve(engine: Engine, options: Options, runtime: &Runtime) -> Result<(), 
         engine.metrics().prepare(path.name.as_str(), &endpoints);
     }
     let shared = Shared::new(engine);
-    shared.lock().stand_guard();
-    // The first look comes before anything is answered: lock and latch are in force by then.
-    shared.lock().begin();
+    {
+        // The first look comes before anything is answered: lock and latch are in force by then.
+        let mut engine = shared.lock("the first look");
+        engine.stand_guard();
+        engine.begin();
+    }
+    // The page for those who ask while the kernel cannot be read.
+    shared.board().status(Wanted::ByMetrics);
     let supervisor = Supervisor::of_environment();
     start_care(&shared, &supervisor);
     start_cycles(&shared, &supervisor);
@@ -87,7 +92,7 @@ fn start_care(shared: &Shared, supervisor: &Supervisor) {
             Ok(Ok(()) | Err(RecvTimeoutError::Timeout)) => true,
             Ok(Err(RecvTimeoutError::Disconnected)) | Err(_) => false,
         };
-        pause = match shared.lock().keep() {
+        pause = match shared.keep() {
             Order::Found if heard => REST,
             // Nothing wakes us: the pause is the beat.
             Order::Found => CARE,
@@ -103,7 +108,7 @@ fn start_cycles(shared: &Shared, supervisor: &Supervisor) {
     let shared = shared.clone();
     vital::rounds("cycle", supervisor, move |beat| {
         let started = Instant::now();
-        let (paths, store, latest) = shared.lock().what_to_look_at();
+        let (paths, store, latest) = shared.board().probe_inputs();
         let interval = paths.iter().map(|path| path.health.interval).min();
         thread::scope(|scope| {
             for path in &paths {
@@ -123,7 +128,7 @@ async fn run(shared: Shared, options: Options, supervisor: &Supervisor) -> Resul
         tracing::info!(address, socket = %options.socket.display(), "listening");
     }
 
-    let metrics = shared.lock().metrics();
+    let metrics = shared.board().metrics();
     let webhook = Arc::new(Webhook::new(shared.clone(), options.telemetry_path));
     let alerts = move |request| {
         let webhook = Arc::clone(&webhook);

@@ -5,8 +5,9 @@
 //! try again. From the network one can only tighten (S6): there is no route that releases or fails back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use egress::names::PathName;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, StatusCode};
@@ -15,7 +16,8 @@ use tokio::sync::Semaphore;
 use web::body::{Body, BodyError};
 use web::{Answer, Refusal, Request, answer};
 
-use crate::engine::{Outcome, Shared};
+use crate::delivery::{Deliveries, Handled};
+use crate::engine::{Outcome, Shared, Verdicts, Wanted};
 use crate::metrics::Metrics;
 use crate::notification::Notification;
 
@@ -29,18 +31,26 @@ const BODY_LIMIT: usize = 8 * 1024 * 1024;
 /// Where notifications arrive.
 pub const ROUTE: &str = "/api/v1/alerts";
 
+/// How long an answer is awaited that another act may hold up; then it is "try again". All of an answer
+/// has to be there within a second.
+const ANSWER_LIMIT: Duration = Duration::from_millis(800);
+
+/// How long the engine is awaited before a hard stop that is asked for is made without it.
+const PATIENCE: Duration = Duration::from_millis(300);
+
 pub struct Webhook {
     engine: Shared,
     metrics: Arc<Metrics>,
     telemetry_path: String,
-    alerts: Turns,
+    deliveries: Deliveries,
     pages: Turns,
 }
 
 impl Webhook {
     pub fn new(engine: Shared, telemetry_path: String) -> Self {
-        let metrics = engine.lock().metrics();
-        Self { engine, metrics, telemetry_path, alerts: Turns::new(), pages: Turns::new() }
+        let metrics = engine.board().metrics();
+        let deliveries = Deliveries::default();
+        Self { engine, metrics, telemetry_path, deliveries, pages: Turns::new() }
     }
 
     pub async fn answer(&self, request: Request) -> Answer {
@@ -79,13 +89,12 @@ impl Webhook {
         let Some((notification, body)) = parse(body).await else {
             return self.reject("parse", StatusCode::BAD_REQUEST);
         };
-        let engine = self.engine.clone();
-        let handled = self.alerts.take(move || {
-            let outcomes = notification.handle(&mut engine.lock());
-            (outcomes, body)
-        });
-        let Some((outcomes, body)) = handled.await else {
-            return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "try again\n");
+        let hard_stops = notification.hard_stops(&self.engine.board().view().config);
+        let handled = self.deliveries.take(notification, &self.engine);
+        let Some(outcomes) = self.outcomes(handled, hard_stops).await else {
+            let why = self.engine.board().why_busy();
+            let said = format!("try again: {why}\n");
+            return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, said);
         };
         let retry = outcomes.iter().any(Outcome::retry);
         let status = if retry { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
@@ -96,12 +105,34 @@ impl Webhook {
         answer(status, JSON, Bytes::from_owner(Told { said, _body: body }))
     }
 
+    /// What became of a notification, if that is known in time. A hard stop does not wait for the
+    /// engine: where that is busy, the path is cut without it.
+    async fn outcomes(
+        &self,
+        handled: Option<Handled>,
+        hard_stops: Vec<PathName>,
+    ) -> Option<Arc<Verdicts>> {
+        let started = Instant::now();
+        let mut handled = handled;
+        if let Some(handled) = &mut handled
+            && let Ok(outcomes) = tokio::time::timeout(PATIENCE, handled.outcomes()).await
+        {
+            return outcomes;
+        }
+        if !hard_stops.is_empty() {
+            let board = Arc::clone(self.engine.board());
+            let cut = tokio::task::spawn_blocking(move || board.cut_without_engine(&hard_stops));
+            // What is not done in time is done all the same.
+            let rest = ANSWER_LIMIT.saturating_sub(started.elapsed());
+            tokio::time::timeout(rest, cut).await.ok();
+        }
+        let rest = ANSWER_LIMIT.saturating_sub(started.elapsed());
+        tokio::time::timeout(rest, handled?.outcomes()).await.ok()?
+    }
+
     async fn metrics(&self, limit: Duration) -> Answer {
-        let engine = self.engine.clone();
-        let page = self.pages.take(move || {
-            let engine = engine.lock();
-            engine.metrics().page(&engine.standings(), engine.silence().as_ref())
-        });
+        let board = Arc::clone(self.engine.board());
+        let page = self.pages.take(move || board.metrics().page(&board.status(Wanted::ByMetrics)));
         match tokio::time::timeout(limit, page).await {
             Ok(Some(page)) => answer(StatusCode::OK, METRICS, page),
             _ => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "try again\n"),
@@ -138,7 +169,7 @@ impl AsRef<[u8]> for Told {
     }
 }
 
-/// Who wants the engine waits here in order, and not each on a thread of its own: threads are
+/// Who wants a page waits here in order, and not each on a thread of its own: threads are
 /// memory, and whoever asks for pages without end must not be ahead of an alert.
 struct Turns(Arc<Semaphore>);
 

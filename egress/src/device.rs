@@ -360,6 +360,13 @@ pub fn switch(at: impl Into<At>, fwmark: u32, endpoint: &Endpoint) -> Result<(),
     change(at, "switched", move |name, backend| update.apply(name, backend))
 }
 
+/// Takes every peer and the private key off the device, in one update: nothing passes through it
+/// until [`switch`] makes an endpoint its peer again.
+pub fn disarm(at: impl Into<At>) -> Result<(), DeviceError> {
+    let update = DeviceUpdate::new().unset_private_key().replace_peers();
+    change(at.into(), "disarmed", move |name, backend| update.apply(name, backend))
+}
+
 /// Sets a peer that roamed back to its configured address; session and counters stay.
 pub fn set_back(at: impl Into<At>, endpoint: &Endpoint) -> Result<(), DeviceError> {
     let peer = PeerConfigBuilder::new(&Key(*endpoint.public_key.as_bytes()))

@@ -28,8 +28,10 @@ pub struct Evidence {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     Locked,
-    /// Latched, in state or by the kernel's own stop table.
+    /// A stop is latched, and the kernel is seen to cut the path.
     Stopped,
+    /// A stop is latched in state, and the kernel is not seen to cut the path: packets may pass.
+    Latched,
     Unlocked,
     Unknown(String),
 }
@@ -153,6 +155,9 @@ impl fmt::Display for Verdict {
 pub fn classify(evidence: &Evidence, stale_after: Duration) -> Verdict {
     match &evidence.standing {
         Standing::Stopped => return Verdict::Stopped,
+        Standing::Latched => {
+            return Verdict::Unknown("a hard stop is latched, and the path is not seen cut".into());
+        }
         Standing::Unknown(why) => return Verdict::Unknown(why.clone()),
         Standing::Unlocked => return Verdict::Unknown("the lock was taken off".into()),
         Standing::Locked => {}
@@ -331,6 +336,7 @@ mod tests {
         }
         assert!(matches!(verdict(|e| e.lock = Lock::Broken), Verdict::Unknown(_)));
         assert!(matches!(verdict(|e| e.standing = Standing::Unlocked), Verdict::Unknown(_)));
+        assert!(matches!(verdict(|e| e.standing = Standing::Latched), Verdict::Unknown(_)));
         assert!(matches!(verdict(|e| e.peer = Peer::Other), Verdict::Unknown(_)));
     }
 

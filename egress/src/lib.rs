@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod connections;
 mod conntrack;
+pub mod cut;
 pub mod device;
 pub mod error;
 pub mod events;
@@ -33,6 +34,7 @@ pub mod run;
 pub mod state;
 pub mod tunnel;
 pub mod users;
+pub mod waiting;
 
 #[cfg(test)]
 mod upgrade_tests;

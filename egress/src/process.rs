@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::bounded::TimedOut;
+use crate::waiting;
 
 /// A killed process is gone at once, unless the kernel holds it: then it is left to the kernel.
 const DEATH: Duration = Duration::from_millis(200);
@@ -78,11 +79,13 @@ struct Wait {
     started: Instant,
     limit: Option<Duration>,
     next_notice: Duration,
+    _shown: waiting::Shown,
 }
 
 impl Wait {
     fn new(command: &Command, patience: Patience) -> Self {
         Self {
+            _shown: waiting::on(command.get_program().to_string_lossy()),
             program: command.get_program().to_string_lossy().into_owned(),
             started: Instant::now(),
             limit: match patience {

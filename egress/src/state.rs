@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cut::Way;
 use crate::fault::{self, Point};
 use crate::file;
 use crate::firewall::{Coverage, Rules};
@@ -92,6 +93,9 @@ pub struct Latch {
     pub reason: String,
     pub evidence: String,
     pub at: Timestamp,
+    /// By which way the path was seen cut then. `None`: by none yet, or not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Way>,
 }
 
 /// A deliberate act, kept with its reason.

@@ -46,6 +46,7 @@ pub mod kinds;
 mod leaks;
 pub mod many;
 pub mod markdown;
+pub mod misbehaving;
 mod monitoring;
 mod mounts;
 mod observer;

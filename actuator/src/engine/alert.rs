@@ -5,15 +5,17 @@ use std::time::Instant;
 
 use egress::clock::Moment;
 use egress::config::PathConfig;
+use egress::cut::Way;
 use egress::error::chain;
 use egress::firewall::Rules;
 use egress::names::PathName;
 
 use super::evidence::Fresh;
 use super::load::kind_of_unknown;
-use super::transition::standing;
+use super::stop::Cut;
+use super::transition::{Enforced, standing};
 use super::{Engine, name_at};
-use crate::decide::{Action, Ask, Idle, decide};
+use crate::decide::{Action, Ask, Cause, Hold, Idle, decide};
 use crate::history::{self, Decision};
 
 /// What became of an alert; the word is the `outcome` label and the webhook's reply.
@@ -119,23 +121,27 @@ impl Engine {
     fn decide_and_act(&mut self, ask: Ask, path: &PathConfig) -> Outcome {
         let mut state = match self.store.read(&path.name) {
             Ok(state) => state,
-            Err(error) => {
-                // S7: state that should be there and cannot be read means stopped.
-                let why = chain(error);
-                tracing::error!(path = %path.name, why, "state cannot be read: stopped");
-                let cut = self.stop_in_kernel(path, kind_of_unknown(path));
-                let outcome =
-                    cut.map_or_else(|e| Outcome::Failed(chain(e)), |()| Outcome::HardStopped);
-                // The same again and again, for as long as nobody mends it: told like an idle one.
-                let decision = Decision::new(ask.word(), history::NOTHING, outcome.to_string());
-                self.record(path, decision.seeing(why));
-                return outcome;
-            }
+            Err(error) => return self.stop_without_state(ask, path, &chain(error)),
         };
-        let standing = standing(path, &Rules::of(path), &state, &Moment::now());
+        let settled = self.settle_latch(path, &mut state);
+        let enforced = match self.stops.look(path) {
+            Some(_) => Enforced::Cut,
+            None => Enforced::NotCut,
+        };
+        if let (Some(latch), Enforced::Cut, Ask::HardStop) = (&settled, enforced, ask) {
+            // It was cut for this alert already, while the engine was busy with something else.
+            let decision = Decision::new(ask.word(), "hard stop", Outcome::HardStopped.word());
+            self.record(path, decision.seeing(&latch.evidence).because(&latch.reason));
+            return Outcome::HardStopped;
+        }
+        let standing = standing(path, &Rules::of(path), &state, enforced, &Moment::now());
         let latest = &*self.latest;
         let mut seen = Fresh { path, store: &self.store, state: &state, latest, notes: Vec::new() };
-        let action = decide(ask, standing, &mut seen);
+        let cause = Cause::Alert(ask);
+        let action = decide(cause, standing, &mut seen);
+        if standing.hold == Hold::NotCut {
+            seen.notes.push("latched, and not seen cut".to_owned());
+        }
         let evidence = seen.notes.join("; ");
         let active = state.active.clone();
         let outcome = match action {
@@ -150,8 +156,8 @@ impl Engine {
                     Err(error) => Outcome::Failed(chain(error)),
                 }
             }
-            Action::HardStop => match self.hard_stop_on(ask.word(), path, "leak", &evidence) {
-                Ok(()) => Outcome::HardStopped,
+            Action::HardStop => match self.hard_stop(cause, path, &evidence) {
+                Ok(_) => Outcome::HardStopped,
                 Err(error) => Outcome::Failed(chain(error)),
             },
             Action::Repair => self.repair_or_stop(path, &mut state),
@@ -167,6 +173,23 @@ impl Engine {
         } else {
             tracing::info!(%path, endpoint = %active, ?ask, evidence, %outcome, "decided");
         }
+        outcome
+    }
+
+    /// S7: state that should be there and cannot be read means stopped.
+    fn stop_without_state(&self, ask: Ask, path: &PathConfig, why: &str) -> Outcome {
+        let kind = kind_of_unknown(path);
+        let (outcome, seen) = match self.engage(path, kind) {
+            Ok(Cut { by: Way::Nftables, .. }) => (Outcome::HardStopped, why.to_owned()),
+            Ok(cut) => (Outcome::HardStopped, format!("{why}; cut: {}", cut.by.explained())),
+            Err(error) => (Outcome::Failed(error), why.to_owned()),
+        };
+        if self.stops.is_news(&path.name, &seen) {
+            tracing::error!(path = %path.name, why = seen, %outcome, "state cannot be read");
+        }
+        // The same again and again, for as long as nobody fixes it: recorded like an idle one.
+        let decision = Decision::new(ask.word(), history::NOTHING, outcome.to_string());
+        self.record(path, decision.seeing(seen));
         outcome
     }
 

@@ -56,7 +56,7 @@ impl Engine {
             Err(error) => return Reply::config(chain(error)),
         };
         let pinned = resolver.found();
-        let before = std::mem::replace(&mut self.config, wanted);
+        let before = std::mem::replace(&mut self.config, std::sync::Arc::new(wanted));
         let reply = self.converge_paths(wish, &before, &pinned);
         // What was not carried out is not in force: the daemon goes on by the config it had. Where
         // the rules of the new one are loaded already, it is the new one.
@@ -183,13 +183,21 @@ impl Engine {
         let verb = if wish.check { "would change" } else { "changed" };
         let made = |step: &Step| matches!(step, Step::BringUp(plan) if plan.makes_device());
         let device = if steps.iter().any(made) { Device::IsMade } else { Device::IsThere };
+        // What is written with the load is not told before it.
+        let mut with_load = Vec::new();
         for step in &steps {
             let what = self.describe(step, path, &state);
             possible(step, path, wish, device)?;
             if !wish.check {
                 self.carry_out(step, path, found, &mut state)?;
             }
-            told.lines.push(format!("{}: {verb}: {what}", path.name));
+            let line = format!("{}: {verb}: {what}", path.name);
+            if *step == Step::CreateState {
+                with_load.push(line);
+                continue;
+            }
+            told.lines.append(&mut with_load);
+            told.lines.push(line);
             told.changed = true;
         }
         if let Some(cut_off) = cut_off.and_then(|cut_off| cut_off.listed()) {

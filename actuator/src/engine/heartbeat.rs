@@ -2,16 +2,17 @@
 //! no alert would come either. By the boot clock: a stepped wall clock is no silence.
 
 use egress::clock::Uptime;
-use egress::config::{Watchdog, WhenSilent};
+use egress::config::{Config, Watchdog, WhenSilent};
 use egress::error::chain;
 use egress::health::Standing;
 use egress::observe;
 use serde::Serialize;
 
 use super::Engine;
+use crate::decide::{Cause, Hold};
 
 /// When the watchdog was heard last.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Heartbeat {
     /// The start counts as one: an Alertmanager that never comes is silent too.
     last: Uptime,
@@ -35,6 +36,24 @@ impl Heartbeat {
     pub fn new() -> Self {
         Self { last: Uptime::now(), told: false, heard: false }
     }
+
+    /// Whether any came since the start: without one, none of Prometheus, Alertmanager and the way
+    /// between is known to be there.
+    pub fn heard(&self) -> bool {
+        self.heard
+    }
+
+    /// `None`: the config has no `watchdog`.
+    pub fn silence(&self, config: &Config) -> Option<Silence> {
+        let Watchdog { silent_after, when_silent } = config.watchdog?;
+        let since = self.last.elapsed();
+        Some(Silence {
+            silent: since >= silent_after,
+            since_seconds: since.as_secs(),
+            silent_after_seconds: silent_after.as_secs(),
+            hard_stop: when_silent == WhenSilent::HardStop,
+        })
+    }
 }
 
 impl Engine {
@@ -46,26 +65,10 @@ impl Engine {
         }
     }
 
-    /// Whether any came since the start: without one, none of Prometheus, Alertmanager and the way
-    /// between is known to be there.
-    pub fn heard_a_heartbeat(&self) -> bool {
-        self.heartbeat.heard
-    }
-
-    pub fn silence(&self) -> Option<Silence> {
-        let Watchdog { silent_after, when_silent } = self.config.watchdog?;
-        let since = self.heartbeat.last.elapsed();
-        Some(Silence {
-            silent: since >= silent_after,
-            since_seconds: since.as_secs(),
-            silent_after_seconds: silent_after.as_secs(),
-            hard_stop: when_silent == WhenSilent::HardStop,
-        })
-    }
-
     /// Looks whether the heartbeat stays away, and does what the config says then.
     pub(super) fn mind_the_heartbeat(&mut self) {
-        let Some(silence) = self.silence().filter(|silence| silence.silent) else {
+        let Some(silence) = self.heartbeat.silence(&self.config).filter(|silence| silence.silent)
+        else {
             return;
         };
         if std::mem::replace(&mut self.heartbeat.told, true) {
@@ -80,8 +83,7 @@ impl Engine {
             if observe::look(&path, &self.store).standing(&path) != Standing::Locked {
                 continue;
             }
-            let reason = "the watchdog is silent";
-            if let Err(error) = self.hard_stop_on("watchdog", &path, reason, &evidence) {
+            if let Err(error) = self.stop_for(Cause::WatchdogSilent, &path, Hold::None, &evidence) {
                 tracing::error!(path = %path.name, error = chain(error), "hard stop failed");
                 // It is tried again at the next look.
                 self.heartbeat.told = false;

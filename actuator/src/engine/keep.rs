@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 
 use egress::config::PathConfig;
+use egress::cut::{self, Way};
 use egress::device::{self, Likeness};
 use egress::error::chain;
 use egress::firewall::{Guard, StopKind};
@@ -15,8 +16,19 @@ use egress::state::{Latch, PathState, StateError, Timestamp};
 use super::Engine;
 use super::alert::Outcome;
 use super::load::kind_of_unknown;
+use super::stop::Cut;
 use super::transition::shook_hands;
+use crate::decide::{self, Action, Cause, Hold, Unseen};
 use crate::history::Decision;
+
+/// What is done about a path's device and routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tunnel {
+    /// They are kept as state has them.
+    Kept,
+    /// The tunnel was taken from the path to cut it.
+    LeftAlone,
+}
 
 /// What a look found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +39,12 @@ pub enum Order {
 }
 
 impl Engine {
-    /// Whether all was in order.
-    pub fn keep(&mut self) -> Order {
+    /// One round of all paths at once, for the start.
+    fn keep(&mut self) {
         self.mind_the_heartbeat();
-        let orders = self.paths().iter().map(|path| self.keep_path(path)).collect::<Vec<_>>();
-        if orders.contains(&Order::Disturbed) { Order::Disturbed } else { Order::Found }
+        for path in self.paths() {
+            self.keep_path(&path);
+        }
     }
 
     /// From now on copies of the walls are held that nobody else can change.
@@ -55,7 +68,8 @@ impl Engine {
                 (sight.standing(&path), sight.leak(&path))
             {
                 let evidence = format!("{packets} packets above the baseline at the start");
-                if let Err(error) = self.hard_stop(&path, "leak", &evidence) {
+                if let Err(error) = self.stop_for(Cause::LeakAtStart, &path, Hold::None, &evidence)
+                {
                     tracing::error!(path = %path.name, error = chain(error), "hard stop failed");
                 }
             }
@@ -64,24 +78,33 @@ impl Engine {
         self.begun = true;
     }
 
-    fn keep_path(&mut self, path: &PathConfig) -> Order {
+    pub(super) fn keep_path(&mut self, path: &PathConfig) -> Order {
         let sight = observe::look(path, &self.store);
-        let standing = sight.standing(path);
         let mut state = match sight.state {
             Ok(ref state) => state.clone(),
             Err(ref error) => {
-                self.stop_for_missing_state(path, &sight, error);
+                self.stop_for_missing_state(path, error);
                 return Order::Found;
             }
         };
-        match standing {
+        let settled = self.settle_latch(path, &mut state).is_some();
+        let standing = match sight.standing(path) {
+            Standing::Locked if settled => Standing::Latched,
+            standing => standing,
+        };
+        let tunnel = match standing {
             Standing::Unlocked => return Order::Found,
-            Standing::Stopped => self.keep_stopped(path, &sight, &mut state),
-            Standing::Locked | Standing::Unknown(_) => {}
-        }
+            Standing::Stopped | Standing::Latched => self.keep_stopped(path, &sight, &mut state),
+            Standing::Locked | Standing::Unknown(_) => Tunnel::Kept,
+        };
         if self.leak_was_lost(path, &sight) {
             let evidence = "a leak was counted, then the counter was removed";
-            if let Err(error) = self.hard_stop(path, "leak", evidence) {
+            let hold = match standing {
+                Standing::Stopped => Hold::Stopped,
+                Standing::Latched => Hold::NotCut,
+                Standing::Locked | Standing::Unlocked | Standing::Unknown(_) => Hold::None,
+            };
+            if let Err(error) = self.stop_for(Cause::LeakCounterLost, path, hold, evidence) {
                 tracing::error!(path = %path.name, error = chain(error), "hard stop failed");
             }
             return Order::Disturbed;
@@ -98,7 +121,7 @@ impl Engine {
             if self.begun {
                 self.record(path, Decision::new("care", "repair", outcome).of(&state.active));
             }
-        } else if !covered {
+        } else if !covered && sight.walls.is_ok() {
             match self.load(path, self.rules(path), &mut state) {
                 Ok(()) => tracing::info!(path = %path.name, "the watch covers the devices of now"),
                 Err(error) => {
@@ -109,8 +132,12 @@ impl Engine {
             self.guard_again(path, &state);
         }
         // An edited config is not the host's before a converge makes it so: until then nothing of
-        // it is brought to the device, whose endpoints the loaded lock may not permit (S2).
-        if !Self::drifted(path, &state) {
+        // it is brought to the device, whose endpoints the loaded lock may not permit (S2). And a
+        // tunnel that was taken to cut the path is given back by a release only.
+        if !Self::drifted(path, &state) && tunnel == Tunnel::Kept {
+            if self.stops.has_set_down(&path.name) {
+                self.give_tunnel_back(path, &mut state, None);
+            }
             if locked {
                 self.keep_tunnel(path, &mut state);
             }
@@ -170,47 +197,149 @@ impl Engine {
     }
 
     /// S7: missing state on a configured path means stopped.
-    fn stop_for_missing_state(&self, path: &PathConfig, sight: &Sight, error: &StateError) {
-        if sight.walls.as_ref().is_ok_and(|walls| walls.stops(&path.name)) {
+    fn stop_for_missing_state(&self, path: &PathConfig, error: &StateError) {
+        if cut::by_own_rules(&path.name).is_some() {
             return;
         }
-        let cut = self.stop_in_kernel(path, kind_of_unknown(path));
         let why = chain(error);
-        let outcome = if cut.is_ok() { "stopped" } else { "failed" };
-        self.record(path, Decision::new("care", "stop", outcome).seeing(&why));
-        tracing::error!(path = %path.name, why, cut = cut.is_ok(), "no usable state: stopped");
+        if self.stops.look(path).is_some() && self.stops.rules_failed_lately(&path.name) {
+            return;
+        }
+        let kind = kind_of_unknown(path);
+        let unseen =
+            decide::Standing { endpoints: path.endpoints.len(), active: None, hold: Hold::None };
+        if decide::decide(Cause::StateMissing, unseen, &mut Unseen) != Action::HardStop {
+            return;
+        }
+        let (outcome, seen) = match self.engage(path, kind) {
+            Ok(cut) => ("stopped", format!("{why}; cut {}", cut.by.explained())),
+            Err(error) => ("failed", format!("{why}; NOT cut: {error}")),
+        };
+        if self.stops.is_news(&path.name, &seen) {
+            self.record(path, Decision::new("care", "stop", outcome).seeing(&seen));
+            tracing::error!(path = %path.name, why = seen, "no usable state: {outcome}");
+        }
     }
 
-    /// State and the kernel's own stop table are brought to say the same: stopped.
-    fn keep_stopped(&self, path: &PathConfig, sight: &Sight, state: &mut PathState) {
-        let kind = sight.walls.as_ref().ok().and_then(|walls| walls.stop_kind(&path.name));
+    /// State and kernel are brought to say the same: stopped. Whether the tunnel is kept as state
+    /// has it, or left as it is.
+    fn keep_stopped(&self, path: &PathConfig, sight: &Sight, state: &mut PathState) -> Tunnel {
+        let kind = cut::by_rules(&path.name);
         if kind == Some(StopKind::NoState) && state.latch.is_none() {
             // Stopped because state could not be read; it can be read now, and says otherwise.
             let lifted = self.lift_in_kernel(path);
             tracing::warn!(path = %path.name, lifted = lifted.is_ok(), "state is back");
-            return;
-        }
-        if kind.is_none() {
-            let cut = self.stop_in_kernel(path, StopKind::Latched);
-            tracing::warn!(path = %path.name, cut = cut.is_ok(), "the hard stop was put back");
-            self.metrics.repairs.with_label_values(&[path.name.as_str(), "stop"]).inc();
-        } else if let Some(kind) = kind
-            && sight.walls.as_ref().is_ok_and(|walls| !walls.stop_is_guarded())
-            && let Ok((mut cut, living)) = self.others_by_stop(path)
-        {
-            cut.push((self.rules(path), kind));
-            self.guard_stop(&cut, &living);
+            return Tunnel::Kept;
         }
         if state.latch.is_none() {
-            state.latch = Some(Latch {
+            let latch = Latch {
                 reason: "the kernel's stop table".to_owned(),
                 evidence: "found engaged, with no latch on record".to_owned(),
                 at: Timestamp::now(),
-            });
-            if let Err(error) = self.store.write(&path.name, state) {
+                by: Some(Way::Nftables),
+            };
+            if let Err(error) = self.latch(path, latch.clone()) {
                 tracing::error!(path = %path.name, error = chain(error), "latch not recorded");
             }
+            state.latch = Some(latch);
         }
+        let Some(kind) = kind.filter(|_| cut::by_own_rules(&path.name).is_some()) else {
+            self.cut_again(path, state);
+            return Tunnel::LeftAlone;
+        };
+        self.stops.look(path);
+        if sight.walls.as_ref().is_ok_and(|walls| !walls.stop_is_guarded()) {
+            let table = self.stops.table(&self.config, path, kind);
+            self.guard_stop(&table.cut, &table.living);
+        }
+        match cut::by_tunnel(path) {
+            Some(Way::Peer | Way::Link) => Tunnel::LeftAlone,
+            Some(Way::Absent | Way::Nftables) | None => Tunnel::Kept,
+        }
+    }
+
+    /// The rules do not cut a path whose stop is latched: they are put back, and where they cannot
+    /// be, its tunnel is taken.
+    fn cut_again(&self, path: &PathConfig, state: &mut PathState) {
+        let seen = self.stops.look(path);
+        if seen.is_some() && self.stops.rules_failed_lately(&path.name) {
+            return;
+        }
+        let cut = match self.stop_by_rules(path, StopKind::Latched) {
+            Ok((cut, _)) => Ok((cut, String::new())),
+            Err(rules) => match seen.map_or_else(|| self.stops.by_tunnel(path), Ok) {
+                Ok(cut) => Ok((cut, rules)),
+                Err(tunnel) => Err(format!("nftables: {rules}; {tunnel}")),
+            },
+        };
+        // One line for each change, not one for each round.
+        match cut {
+            Ok((Cut { by: Way::Nftables, .. }, _)) => {
+                self.stops.is_news(&path.name, "cut by nftables");
+                tracing::warn!(path = %path.name, cut_by = "nftables", "the hard stop was put back");
+                self.metrics.repairs.with_label_values(&[path.name.as_str(), "stop"]).inc();
+            }
+            Ok((cut, nftables)) => {
+                let by = cut.by.word();
+                if self.stops.is_news(&path.name, &format!("cut by {by}")) {
+                    tracing::error!(
+                        path = %path.name, cut_by = by, nftables,
+                        "the hard stop is enforced without nftables"
+                    );
+                }
+                if let Some(latch) = state.latch.as_mut().filter(|latch| latch.by.is_none()) {
+                    latch.by = Some(cut.by);
+                    let latch = latch.clone();
+                    if let Err(error) = self.latch(path, latch) {
+                        tracing::error!(path = %path.name, error = chain(error), "latch not recorded");
+                    }
+                }
+            }
+            Err(why) => {
+                if self.stops.is_news(&path.name, &why) {
+                    tracing::error!(
+                        path = %path.name, why,
+                        "a hard stop is latched and NOT enforced: packets may pass; tried again"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Gives back the tunnel that was taken to cut the path: the device is set up if it was set down
+    /// by us, and gets the endpoint that state names. Says what was not possible.
+    pub(super) fn give_tunnel_back(
+        &mut self,
+        path: &PathConfig,
+        state: &mut PathState,
+        was_cut_by: Option<Way>,
+    ) -> Option<String> {
+        let was_set_down = was_cut_by == Some(Way::Link) || self.stops.has_set_down(&path.name);
+        let mut trouble = None;
+        if was_set_down {
+            trouble = self.stops.set_up(path).err();
+        }
+        let disarmed = device::read(path).is_ok_and(|view| view.peers.is_empty());
+        if !disarmed && !was_set_down {
+            return None;
+        }
+        if Self::drifted(path, state) {
+            return Some("the config has changed: `actuator converge` sets the device".to_owned());
+        }
+        let active = path.endpoint(&state.active);
+        if let Some(active) = active.filter(|_| disarmed) {
+            let switched = device::switch(path, path.fwmark, active);
+            trouble = trouble.or(switched.err().map(chain));
+        }
+        // A device that was down has lost its routes.
+        self.keep_tunnel(path, state);
+        match &trouble {
+            None => tracing::info!(path = %path.name, "the tunnel was given back"),
+            Some(error) => {
+                tracing::error!(path = %path.name, error, "the tunnel was not given back")
+            }
+        }
+        trouble
     }
 
     /// State decides where the device is to be; a device that is not there yet is left to its owner.

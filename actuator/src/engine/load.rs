@@ -1,22 +1,30 @@
 //! Loads the walls, reads them back, and records them as intended.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use egress::config::PathConfig;
+use egress::cut;
 use egress::error::chain;
 use egress::fault::{self, Point};
 use egress::firewall::{self, Count, Coverage, NftError, Rules, StopKind, Walls, cgroup};
 use egress::names::PathName;
 use egress::neighbours;
 use egress::observe;
+use egress::process::Patience;
 use egress::state::{Intended, PathState, StateError};
 
 use super::alert::Outcome;
 use super::{Engine, EngineError};
+use crate::decide::{Cause, Hold};
 use crate::removed::{self, Removed};
 
 /// A repair is tried so often before it counts as impossible.
 const ATTEMPTS: usize = 3;
+
+/// How long an `nft` may take to put the lock back before the path is cut instead: meanwhile only the
+/// guard's copies hold.
+const REPAIR_LIMIT: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Killswitch first, then the watch, then what waited from before is drained; only then is the
@@ -202,10 +210,16 @@ impl Engine {
         let broken = self.broken_tables(path);
         // As converged, whatever the file on disk says by now.
         let rules = self.rules(path);
-        let mut outcome = self.load(path, rules.clone(), state);
+        let mut load =
+            || Patience::from(REPAIR_LIMIT).during(|| self.load(path, rules.clone(), state));
+        let mut outcome = load();
         for _ in 1..ATTEMPTS {
-            // A machine that is too busy for nft is no reason to cut the path at once.
-            outcome = outcome.or_else(|_| self.load(path, rules.clone(), state));
+            // A machine that is too busy for nft is no reason to cut the path at once. An nft that hangs
+            // would only hang again.
+            if matches!(outcome, Ok(()) | Err(EngineError::Nft(NftError::Hung(_)))) {
+                break;
+            }
+            outcome = load();
         }
         match outcome {
             Ok(()) => {
@@ -219,7 +233,13 @@ impl Engine {
             }
             Err(error) => {
                 let why = chain(error);
-                match self.hard_stop(path, "the lock could not be repaired", &why) {
+                let latched = state.latch.is_some();
+                let hold = match self.stops.look(path) {
+                    Some(_) if latched => return Outcome::Failed(why),
+                    None if latched => Hold::NotCut,
+                    _ => Hold::None,
+                };
+                match self.stop_for(Cause::RepairFailed, path, hold, &why) {
                     Ok(()) => Outcome::HardStopped,
                     Err(error) => Outcome::Failed(chain(error)),
                 }
@@ -241,8 +261,7 @@ impl Engine {
 /// The mark on a stop that is engaged because state cannot be read: a stop that was latched for a
 /// leak keeps its own.
 pub(super) fn kind_of_unknown(path: &PathConfig) -> StopKind {
-    let walls = Walls::read().ok();
-    walls.and_then(|walls| walls.stop_kind(&path.name)).unwrap_or(StopKind::NoState)
+    cut::by_rules(&path.name).unwrap_or(StopKind::NoState)
 }
 
 /// A path whose rules are in the tables.

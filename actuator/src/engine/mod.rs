@@ -4,6 +4,7 @@
 //! Order everywhere: what tightens goes to the kernel first, what loosens goes to state first.
 
 mod alert;
+mod board;
 mod bring_up;
 mod candidate;
 mod converge;
@@ -18,21 +19,24 @@ mod load;
 mod pace;
 mod person;
 mod screen;
+mod shared;
 mod status;
 mod stay_in;
 mod steps;
+mod stop;
 mod transition;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use egress::config::{Config, ConfigError, Endpoint, PathConfig, Problem};
+use egress::cut::Way;
 use egress::device::{self, DeviceError};
 use egress::error::chain;
 use egress::fault::{self, Point};
-use egress::firewall::{self, Guard, NftError, Rules, StopKind, Walls};
+use egress::firewall::{Guard, NftError, Rules, StopKind};
 use egress::names::{EndpointName, PathName};
 use egress::observe::shake_hands;
 use egress::pins;
@@ -41,16 +45,20 @@ use egress::state::{Act, Latch, PathState, StateError, Store, Timestamp};
 use egress::tunnel::TunnelError;
 
 pub use alert::{Outcome, Verdicts};
+pub use board::Board;
+use board::View;
 pub use converge::{Wish, from_elsewhere};
-pub use evidence::Latest;
+use evidence::Latest;
 pub use heartbeat::Silence;
 pub use keep::Order;
 pub use screen::Ink;
-pub use status::{PathStatus, Word};
+pub use shared::Shared;
+pub use status::{PathStatus, Status, Wanted, Word};
+use stop::{Cut, Stops};
 
+use crate::decide::{self, Action, Cause, Hold, Unseen, decide};
 use crate::history::{Decision, History};
 use crate::metrics::Metrics;
-use crate::removed;
 use crate::resolve::Resolver;
 
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +75,16 @@ pub enum EngineError {
     Tunnel(#[from] TunnelError),
     #[error("the watch was loaded, but its leak counter is not there")]
     NoCounter,
+    #[error("the path is NOT cut, packets may pass: {0}")]
+    NotCut(String),
     #[error("{0}")]
     Refused(String),
 }
 
 pub struct Engine {
     config_file: PathBuf,
-    config: Config,
+    config: Arc<Config>,
+    board: Arc<Board>,
     store: Store,
     history: History,
     metrics: Arc<Metrics>,
@@ -82,6 +93,7 @@ pub struct Engine {
     exhausted: BTreeMap<String, bool>,
     /// Leaks that were seen and not yet acted on: they stay leaks though the counter is removed.
     leaking: BTreeSet<PathName>,
+    stops: Arc<Stops>,
     /// The daemon's: without one, there is nobody to hold a copy of the walls.
     guard: RefCell<Option<Guard>>,
     /// What of it cannot be held, and why, as it was told last.
@@ -93,21 +105,6 @@ pub struct Engine {
     tunnel_trouble: BTreeMap<String, String>,
     /// Whether the first look is done: what is loaded before it is no repair.
     begun: bool,
-}
-
-/// The engine, serialised: alerts, the command line's requests and the daemon's own care take turns.
-#[derive(Clone)]
-pub struct Shared(Arc<Mutex<Engine>>);
-
-impl Shared {
-    pub fn new(engine: Engine) -> Self {
-        Self(Arc::new(Mutex::new(engine)))
-    }
-
-    pub fn lock(&self) -> MutexGuard<'_, Engine> {
-        // All that counts is in the kernel and in state; a panic left nothing half made in here.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Engine {
@@ -129,18 +126,29 @@ impl Engine {
     }
 
     fn by(config_file: PathBuf, config: Config, store: Store) -> Self {
+        let config = Arc::new(config);
+        let heartbeat = heartbeat::Heartbeat::new();
+        let view = View {
+            config: Arc::clone(&config),
+            exhausted: BTreeMap::new(),
+            heartbeat,
+            begun: false,
+        };
+        let board = Arc::new(Board::new(config_file.clone(), store.clone(), view));
         Self {
             config_file,
             config,
-            history: History::new(store.directory()),
+            history: board.history.clone(),
+            stops: Arc::clone(&board.stops),
+            metrics: Arc::clone(&board.metrics),
+            latest: Arc::clone(&board.latest),
+            board,
             store,
-            metrics: Arc::new(Metrics::new()),
-            latest: Arc::new(Latest::default()),
             exhausted: BTreeMap::new(),
             leaking: BTreeSet::new(),
             guard: RefCell::new(None),
             guard_trouble: RefCell::default(),
-            heartbeat: heartbeat::Heartbeat::new(),
+            heartbeat,
             looks: 0,
             tunnel_trouble: BTreeMap::new(),
             begun: false,
@@ -155,17 +163,14 @@ impl Engine {
         Arc::clone(&self.metrics)
     }
 
-    pub fn latest(&self) -> Arc<Latest> {
-        Arc::clone(&self.latest)
-    }
-
-    pub fn config_file(&self) -> &std::path::Path {
-        &self.config_file
-    }
-
-    /// What a look needs that must not hold the engine up.
-    pub fn what_to_look_at(&self) -> (Vec<PathConfig>, Store, Arc<Latest>) {
-        (self.paths(), self.store.clone(), self.latest())
+    /// What is shown of the engine from now on.
+    fn view(&self) -> View {
+        View {
+            config: Arc::clone(&self.config),
+            exhausted: self.exhausted.clone(),
+            heartbeat: self.heartbeat,
+            begun: self.begun,
+        }
     }
 
     fn paths(&self) -> Vec<PathConfig> {
@@ -177,96 +182,136 @@ impl Engine {
         self.history.record(&path.name, decision);
     }
 
-    /// Engages the hard stop: the kernel first, in one transaction; then it is latched in state.
-    fn hard_stop(
+    /// Decides what is to be done about what the daemon has found itself, and does it.
+    fn stop_for(
         &self,
+        cause: Cause,
         path: &PathConfig,
-        reason: &str,
+        hold: Hold,
         evidence: &str,
     ) -> Result<(), EngineError> {
-        self.hard_stop_on("care", path, reason, evidence)
+        let active =
+            self.store.read(&path.name).ok().and_then(|state| path.position(&state.active));
+        let standing = decide::Standing { endpoints: path.endpoints.len(), active, hold };
+        match decide(cause, standing, &mut Unseen) {
+            Action::HardStop => self.hard_stop(cause, path, evidence).map(|_| ()),
+            Action::Nothing(_) | Action::Switch { .. } | Action::Repair => Ok(()),
+        }
     }
 
-    /// The same, on what was asked.
-    fn hard_stop_on(
+    /// Engages the hard stop: the rules first, in one transaction; then it is latched in state; then,
+    /// where the rules failed, the tunnel is taken. An error says that the path is not cut.
+    fn hard_stop(
         &self,
-        ask: &str,
+        cause: Cause,
         path: &PathConfig,
-        reason: &str,
         evidence: &str,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Cut, EngineError> {
         fault::point(Point::HardStopDue);
-        let cut = self.stop_in_kernel(path, StopKind::Latched);
+        let reason = cause.reason();
+        let rules = self.stop_by_rules(path, StopKind::Latched);
         fault::point(Point::HardStopCut);
-        let latch = Latch {
+        let latch = |by| Latch {
             reason: reason.to_owned(),
             evidence: evidence.to_owned(),
             at: Timestamp::now(),
+            by,
         };
-        tracing::error!(path = %path.name, reason, evidence, cut = cut.is_ok(), "hard stop");
-        let written = self.store.read(&path.name).and_then(|mut state| {
-            transition::stopped(&mut state, latch);
-            self.store.write(&path.name, &state)
+        let mut written = self.latch(path, latch(rules.is_ok().then_some(Way::Nftables)));
+        let cut = rules.or_else(|rules| match self.stops.by_tunnel(path) {
+            Ok(cut) => {
+                written = self.latch(path, latch(Some(cut.by)));
+                Ok((cut, Some(rules)))
+            }
+            Err(tunnel) => Err(format!("nftables: {rules}; {tunnel}")),
         });
         fault::point(Point::HardStopLatched);
-        let outcome = if cut.is_ok() { "hard_stopped" } else { "failed" };
-        let decision = Decision::new(ask, "hard stop", outcome).seeing(evidence).because(reason);
+        let (outcome, seen) = match &cut {
+            Ok((Cut { by: Way::Nftables, .. }, _)) => ("hard_stopped", evidence.to_owned()),
+            Ok((cut, rules)) => {
+                let why = rules.as_deref().unwrap_or_default();
+                (
+                    "hard_stopped",
+                    format!("{evidence}; cut: {}; nftables: {why}", cut.by.explained()),
+                )
+            }
+            Err(why) => ("failed", format!("{evidence}; NOT cut: {why}")),
+        };
+        let cut_by = cut.as_ref().map_or("nothing", |(cut, _)| cut.by.word());
+        tracing::error!(path = %path.name, reason, evidence = seen, cut_by, "hard stop");
+        // What the next round finds is no other thing to say.
+        self.stops.is_news(&path.name, &format!("cut by {cut_by}"));
+        let decision =
+            Decision::new(cause.word(), "hard stop", outcome).seeing(seen).because(reason);
         self.record(path, decision);
-        cut?;
-        // The stop table is in the kernel; it is the latch until state can be written again.
-        written.map_err(EngineError::from)
+        let (cut, _) = cut.map_err(EngineError::NotCut)?;
+        // By the rules the kernel itself is the latch until state can be written again; else this
+        // process is.
+        written.map(|()| cut)
     }
 
-    /// Cuts `path` and leaves every other path as it is, stopped or not.
-    fn stop_in_kernel(&self, path: &PathConfig, kind: StopKind) -> Result<(), NftError> {
-        let (mut cut, living) = self.others_by_stop(path).unwrap_or_default();
-        cut.push((self.rules(path), kind));
-        self.set_stop(&cut, &living)
+    /// Cuts `path` by the rules, and leaves every other path as it is, stopped or not.
+    #[allow(clippy::type_complexity)]
+    fn stop_by_rules(
+        &self,
+        path: &PathConfig,
+        kind: StopKind,
+    ) -> Result<(Cut, Option<String>), String> {
+        let table = self.stops.by_rules(&self.config, path, kind)?;
+        // The stop itself, and then its copy: the copy alone would be nobody's latch.
+        self.guard_stop(&table.cut, &table.living);
+        let since = Timestamp::now();
+        Ok((self.stops.known(&path.name).unwrap_or(Cut { by: Way::Nftables, since }), None))
+    }
+
+    /// Cuts `path` by the rules, or else by its tunnel.
+    fn engage(&self, path: &PathConfig, kind: StopKind) -> Result<Cut, String> {
+        match self.stop_by_rules(path, kind) {
+            Ok((cut, _)) => Ok(cut),
+            Err(rules) => {
+                let cut = self.stops.by_tunnel(path);
+                cut.map_err(|tunnel| format!("nftables: {rules}; {tunnel}"))
+            }
+        }
+    }
+
+    /// Writes a latch to state; what cannot be written is kept in mind until it can.
+    fn latch(&self, path: &PathConfig, latch: Latch) -> Result<(), EngineError> {
+        self.stops.keep_pending(&path.name, latch.clone());
+        let mut state = self.store.read(&path.name)?;
+        transition::stopped(&mut state, latch);
+        self.store.write(&path.name, &state)?;
+        self.stops.recorded(&path.name);
+        Ok(())
+    }
+
+    /// Writes a latch to state that could not be written when the path was cut, or that was made
+    /// without the engine. Says whether there was one.
+    fn settle_latch(&self, path: &PathConfig, state: &mut PathState) -> Option<Latch> {
+        let latch = self.stops.pending(&path.name)?;
+        transition::stopped(state, latch.clone());
+        match self.store.write(&path.name, state) {
+            Ok(()) => self.stops.recorded(&path.name),
+            Err(error) => {
+                let error = chain(error);
+                if self.stops.is_news(&path.name, &error) {
+                    tracing::error!(path = %path.name, error, "latch not recorded");
+                }
+            }
+        }
+        Some(latch)
     }
 
     /// Lifts the stop of `path` and of no other.
     fn lift_in_kernel(&self, path: &PathConfig) -> Result<(), NftError> {
-        let (cut, mut living) = self.others_by_stop(path)?;
-        living.push(self.rules(path));
-        self.set_stop(&cut, &living)
-    }
-
-    /// The stop itself, and then its copy: the copy alone would be nobody's latch.
-    fn set_stop(&self, cut: &[(Rules, StopKind)], living: &[Rules]) -> Result<(), NftError> {
-        firewall::set_stop(cut, living)?;
-        self.guard_stop(cut, living);
+        let table = self.stops.lift(&self.config, path)?;
+        self.guard_stop(&table.cut, &table.living);
         Ok(())
-    }
-
-    /// The other paths: those that are cut, and those that are not.
-    #[allow(clippy::type_complexity)]
-    fn others_by_stop(
-        &self,
-        path: &PathConfig,
-    ) -> Result<(Vec<(Rules, StopKind)>, Vec<Rules>), NftError> {
-        let walls = Walls::read()?;
-        let (mut cut, mut living) = (Vec::new(), Vec::new());
-        for other in self.config.paths.iter().filter(|other| other.name != path.name) {
-            match walls.stop_kind(&other.name) {
-                Some(kind) => cut.push((self.rules(other), kind)),
-                None => living.push(self.rules(other)),
-            }
-        }
-        // A stop outlives its path; one that is not stopped is not for the stop to let through.
-        for removed in removed::from(&self.config, &self.store).0 {
-            let latched = removed.state.latch.is_some().then_some(StopKind::Latched);
-            let kind = walls.stop_kind(&removed.name).or(latched);
-            let held = cut.iter().map(|(rules, _)| rules).chain(&living);
-            let left = removed.lock().and_then(|lock| removed::left(lock, held));
-            cut.extend(left.zip(kind));
-        }
-        Ok((cut, living))
     }
 
     /// What the path's rules are made from: as converged, or as configured before the first time.
     fn rules(&self, path: &PathConfig) -> Rules {
-        let intended = self.store.read(&path.name).ok().and_then(|state| state.intended);
-        intended.map_or_else(|| Rules::of(path), |intended| intended.rules)
+        self.stops.rules(path)
     }
 
     /// Whether the config in hand is another one than that which was converged.

@@ -119,7 +119,13 @@ impl Engine {
         // What cannot be read cannot be said to be lifted.
         let in_kernel = sight.walls.map(|walls| walls.stops(&path.name))?;
         let (mut state, damaged) = match sight.state {
-            Ok(state) if state.latch.is_none() && !in_kernel => return Ok(None),
+            Ok(state)
+                if state.latch.is_none()
+                    && !in_kernel
+                    && self.stops.pending(&path.name).is_none() =>
+            {
+                return Ok(None);
+            }
             Ok(state) => (state, false),
             Err(StateError::Missing { .. }) if in_kernel => (state_from_device(path), false),
             Err(
@@ -144,13 +150,18 @@ impl Engine {
         self.store.write(&path.name, &state)?;
         fault::point(Point::ReleaseRecorded);
         self.lift_in_kernel(path)?;
+        self.stops.forget(&path.name);
         fault::point(Point::ReleaseLifted);
+        let by = was.as_ref().and_then(|latch| latch.by);
+        let tunnel = self.give_tunnel_back(path, &mut state, by);
+        let tunnel = tunnel
+            .map_or_else(String::new, |why| format!("; the tunnel was not given back: {why}"));
         let was = was.map_or_else(String::new, |latch| format!(" (was: {})", latch.reason));
         tracing::warn!(path = %path.name, reason, "hard stop released");
         let aside = aside.map_or_else(String::new, |file| {
             format!("; the old state was set aside at {}", file.display())
         });
-        Ok(Some(format!("hard stop released{was}, endpoint {}{aside}", state.active)))
+        Ok(Some(format!("hard stop released{was}, endpoint {}{aside}{tunnel}", state.active)))
     }
 
     fn unlock_path(&mut self, path: &PathConfig, reason: &str) -> Step {

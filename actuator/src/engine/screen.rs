@@ -27,7 +27,20 @@ impl Ink {
 
 impl Status {
     pub fn lines(&self, ink: Ink) -> Vec<String> {
-        let mut lines: Vec<String> = self.paths.iter().flat_map(|path| path.lines(ink)).collect();
+        let mut lines = Vec::new();
+        if self.age_seconds > 0 {
+            let age = span(Duration::from_secs(self.age_seconds));
+            lines.push(ink.red(&format!("as the kernel was {age} ago: it cannot be read now")));
+        }
+        if let Some(busy) = &self.busy {
+            let lasts = span(Duration::from_secs(busy.seconds));
+            lines.push(format!("busy for {lasts}: {}", busy.with));
+        }
+        for wait in &self.waiting {
+            let lasts = span(Duration::from_secs(wait.seconds));
+            lines.push(ink.red(&format!("waiting for {lasts}: {}", wait.what)));
+        }
+        lines.extend(self.paths.iter().flat_map(|path| path.lines(ink)));
         if let Some(watchdog) = self.watchdog.as_ref().filter(|watchdog| watchdog.silent) {
             let since = span(Duration::from_secs(watchdog.since_seconds));
             lines.push(
@@ -57,6 +70,20 @@ impl PathStatus {
             let evidence = in_brackets(&stop.evidence);
             add("hard stop", ink.red(&format!("{}{since}{evidence}", stop.reason)));
         }
+        add("latched", if self.latched { ink.red("yes") } else { "no".to_owned() });
+        let cut = self.cut.as_ref().map(|cut| {
+            let since = cut.since.map_or_else(String::new, |at| format!(", since {}", ago(at)));
+            format!("yes, {}{since}", cut.by.explained())
+        });
+        let not_cut =
+            || if self.latched { ink.red("NO: packets may pass") } else { "no".to_owned() };
+        add("cut", cut.unwrap_or_else(not_cut));
+        let locked = match self.locked {
+            Some(true) => "yes".to_owned(),
+            Some(false) => ink.red("no: the killswitch in the kernel is not the intended one"),
+            None => ink.red("unknown: the kernel's rules cannot be read"),
+        };
+        add("locked", locked);
         if let Some(unlocked) = &self.unlocked {
             let text = format!(
                 "{}, {}; `actuator converge` puts the lock on again",
@@ -122,6 +149,7 @@ impl PathStatus {
         match self.standing {
             Word::Locked => "locked".to_owned(),
             Word::Stopped => ink.red("stopped"),
+            Word::Latched => ink.red("LATCHED, NOT CUT: packets may pass"),
             Word::Unlocked => ink.red("UNLOCKED"),
             Word::Open => ink.red("OPEN: the killswitch is not there"),
             Word::Unknown => ink.red("unknown"),

@@ -1,18 +1,26 @@
 //! How every path stands, for people and for the metrics page. `docs/status.schema.json` is the
 //! contract of its JSON.
 
+use std::time::Duration;
+
+use egress::bounded::TimedOut;
 use egress::clock::Moment;
 use egress::config::{Endpoint, PathConfig};
+use egress::cut::Way;
+use egress::device::DeviceError;
 use egress::error::chain;
+use egress::firewall::NftError;
 use egress::firewall::foreign::Blocked;
 use egress::health::{Leak, Standing};
 use egress::names::PathName;
 use egress::observe::{self, Sight, handshake_age};
 use egress::pins;
-use egress::state::{PathState, Timestamp};
+use egress::state::{Latch, PathState, Timestamp};
+use egress::waiting::Waiting;
 use serde::Serialize;
 
-use super::{Engine, Silence};
+use super::Silence;
+use super::board::{Board, Busy, View};
 use crate::history::Decision;
 
 /// Of the JSON's form: it grows, and this is raised when something changes its meaning or goes.
@@ -21,7 +29,7 @@ const SCHEMA: u32 = 1;
 /// Decisions that fit on a screen.
 const DECISIONS: usize = 10;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Status {
     pub schema: u32,
     /// Of whoever says so: the daemon, or a command where there is none.
@@ -32,10 +40,24 @@ pub struct Status {
     pub heard: bool,
     /// `None`: no `watchdog` in the config, or no daemon that could hear it.
     pub watchdog: Option<Silence>,
+    /// How long ago the kernel was read for this; but for what is latched and cut.
+    pub age_seconds: u64,
+    /// What the engine is doing; `None`: nothing that takes long.
+    pub busy: Option<Busy>,
+    /// What is waited for, the longest wait first.
+    pub waiting: Vec<Waiting>,
     pub paths: Vec<PathStatus>,
 }
 
-#[derive(Debug, Serialize)]
+/// Who asks for a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// With the latest decisions, and what other firewalls keep from passing.
+    ByPeople,
+    ByMetrics,
+}
+
+#[derive(Debug, Clone, Serialize)]
 pub struct PathStatus {
     pub path: String,
     pub standing: Word,
@@ -46,6 +68,13 @@ pub struct PathStatus {
     pub primary_endpoint: String,
     pub live_endpoint: Option<String>,
     pub handshake_age_seconds: Option<u64>,
+    /// Whether a hard stop is on record, in state or in the kernel's own table.
+    pub latched: bool,
+    /// How the kernel is seen to cut the path; `None`: it is not.
+    pub cut: Option<CutStatus>,
+    /// Whether the killswitch that is seen in the kernel is the intended one; `None`: it cannot be
+    /// read.
+    pub locked: Option<bool>,
     /// `None`: the rules cannot be read.
     pub rules_intact: Option<bool>,
     /// Whether the daemon holds copies of both walls that others cannot change.
@@ -72,8 +101,10 @@ pub struct PathStatus {
 #[serde(rename_all = "lowercase")]
 pub enum Word {
     Locked,
-    /// The hard stop is engaged.
+    /// A hard stop is latched, and the kernel is seen to cut the path.
     Stopped,
+    /// A hard stop is latched, and the kernel is not seen to cut the path.
+    Latched,
     /// A person took the lock off.
     Unlocked,
     /// It should be locked, and the killswitch is not there.
@@ -82,7 +113,7 @@ pub enum Word {
     Unknown,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct EndpointStatus {
     pub endpoint: String,
     pub address: String,
@@ -96,13 +127,20 @@ pub struct EndpointStatus {
     pub asked_at: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Coverage {
     pub device: String,
     pub covered: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
+pub struct CutStatus {
+    pub by: Way,
+    /// Unix time; `None` where there is no daemon that could have seen it begin.
+    pub since: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
 pub struct Stop {
     pub reason: String,
     pub evidence: String,
@@ -110,7 +148,7 @@ pub struct Stop {
 }
 
 /// A person's act.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Given {
     pub reason: String,
     pub at: u64,
@@ -122,32 +160,85 @@ impl From<&egress::state::Act> for Given {
     }
 }
 
-impl Engine {
-    /// For people: with the latest decisions, and what other firewalls keep from passing.
-    pub fn status(&self) -> Status {
-        let mut paths = self.standings();
-        for (one, path) in paths.iter_mut().zip(&self.config.paths) {
-            one.decisions = self.history.last(&path.name, DECISIONS);
-            one.problems.extend(in_the_way(path));
+impl Board {
+    /// Reads the kernel, however long that takes.
+    pub(super) fn read(&self, view: &View, wanted: Wanted) -> Status {
+        let look = |path| {
+            let sight = observe::look(path, &self.store);
+            self.path_status(view, path, &sight, sight.standing(path))
+        };
+        let mut status = self.frame(view, view.config.paths.iter().map(look).collect());
+        if wanted == Wanted::ByPeople {
+            for (one, path) in status.paths.iter_mut().zip(&view.config.paths) {
+                one.decisions = self.history.last(&path.name, DECISIONS);
+                one.problems.extend(in_the_way(path));
+            }
         }
-        let watchdog = self.silence().filter(|_| self.begun);
+        status
+    }
+
+    /// By what is on record alone: the kernel was not read within `limit`.
+    pub(super) fn unread(&self, view: &View, limit: Duration) -> Status {
+        let look = |path: &PathConfig| {
+            let late = || TimedOut(limit);
+            let sight = Sight {
+                state: self.store.read(&path.name),
+                walls: Err(NftError::Hung(late())),
+                device: Err(DeviceError::Hung {
+                    interface: path.interface.clone(),
+                    source: late(),
+                }),
+                links: Err("the devices were not read".to_owned()),
+                took: observe::Took::default(),
+            };
+            let standing = Standing::Unknown("the kernel was not read".to_owned());
+            self.path_status(view, path, &sight, standing)
+        };
+        self.frame(view, view.config.paths.iter().map(look).collect())
+    }
+
+    /// Brings to now what does not need more than state and this process: what is latched, what was
+    /// seen cut last, the decisions.
+    pub(super) fn refresh(&self, view: &View, wanted: Wanted, status: &mut Status) {
+        for one in &mut status.paths {
+            let Some(path) = view.config.path(&one.path) else { continue };
+            let state = self.store.read(&path.name);
+            let recorded = state.ok().and_then(|state| state.latch);
+            let latch = recorded.or_else(|| self.stops.pending(&path.name));
+            if wanted == Wanted::ByPeople {
+                one.decisions = self.history.last(&path.name, DECISIONS);
+            }
+            let Some(latch) = latch else { continue };
+            let cut = self.stops.known(&path.name);
+            one.latched = true;
+            one.cut = cut.map(|cut| CutStatus { by: cut.by, since: Some(cut.since.0) });
+            one.standing = if cut.is_some() { Word::Stopped } else { Word::Latched };
+            one.stop = Some(latch.into());
+        }
+    }
+
+    fn frame(&self, view: &View, paths: Vec<PathStatus>) -> Status {
+        let watchdog = view.heartbeat.silence(&view.config).filter(|_| view.begun);
         Status {
             schema: SCHEMA,
             pid: std::process::id(),
-            daemon: self.begun,
-            heard: self.heard_a_heartbeat(),
+            daemon: view.begun,
+            heard: view.heartbeat.heard(),
             watchdog,
+            age_seconds: 0,
+            busy: None,
+            waiting: Vec::new(),
             paths,
         }
     }
 
-    /// For the metrics page.
-    pub fn standings(&self) -> Vec<PathStatus> {
-        self.config.paths.iter().map(|path| self.path_status(path)).collect()
-    }
-
-    fn path_status(&self, path: &PathConfig) -> PathStatus {
-        let sight = observe::look(path, &self.store);
+    fn path_status(
+        &self,
+        view: &View,
+        path: &PathConfig,
+        sight: &Sight,
+        standing: Standing,
+    ) -> PathStatus {
         let state = sight.state.as_ref().ok();
         let device = sight.device.as_ref().ok();
         let live = device.and_then(|view| view.live(&path.endpoints));
@@ -155,15 +246,20 @@ impl Engine {
         let count = sight.walls.as_ref().ok();
         let count = count.and_then(|walls| walls.counts(&path.name).leaked.sum());
         let chosen = state.and_then(|state| state.chosen.as_ref());
+        let cut = is_stop(sight, &standing).then(|| self.stops.look(path)).flatten();
+        let killswitch = sight.integrity().into_iter().find(|(table, _)| *table == "killswitch");
         PathStatus {
             path: path.name.to_string(),
-            standing: word(path, &sight),
+            standing: word(&standing, sight),
+            latched: self.is_latched(path, sight),
+            cut: cut.map(|cut| CutStatus { by: cut.by, since: view.begun.then_some(cut.since.0) }),
+            locked: killswitch.map(|(_, intact)| intact),
             active_endpoint: state.map(|state| state.active.to_string()),
             active_since: chosen.map(|act| act.at.0),
             active_reason: chosen.map(|act| act.reason.clone()),
             primary_endpoint: path.primary().name.to_string(),
             handshake_age_seconds: device.and_then(handshake_age).map(|age| age.as_secs()),
-            rules_intact: sight.walls.is_ok().then(|| is_intact(&sight)),
+            rules_intact: sight.walls.is_ok().then(|| is_intact(sight)),
             guarded: sight.guarded(),
             uplinks: sight
                 .coverage()
@@ -175,16 +271,16 @@ impl Engine {
             leak_baseline: state.map(|state| {
                 (state.leak_baseline + state.guard_baseline).saturating_sub(state.leaks_carried)
             }),
-            stop: stop(path, &sight),
+            stop: stop(&standing, sight),
             unlocked: state.and_then(|state| state.unlocked.as_ref()).map(Given::from),
             // By the clock of now, whatever it was when the pause began.
             paused_until: state
                 .and_then(|state| state.pause_left(&Moment::now()))
                 .map(|left| Timestamp::now().0 + left.as_secs()),
-            exhausted: self.exhausted.get(path.name.as_str()).copied().unwrap_or(false),
+            exhausted: view.exhausted.get(path.name.as_str()).copied().unwrap_or(false),
             last_converge: state.and_then(|state| state.last_converge).map(|at| at.0),
             last_release: state.and_then(|state| state.last_release.as_ref()).map(Given::from),
-            problems: problems(&sight, path),
+            problems: problems(sight, path),
             endpoints: path
                 .endpoints
                 .iter()
@@ -193,6 +289,12 @@ impl Engine {
             live_endpoint: live.map(|name| name.to_string()),
             decisions: Vec::new(),
         }
+    }
+
+    fn is_latched(&self, path: &PathConfig, sight: &Sight) -> bool {
+        let in_state = sight.state.as_ref().is_ok_and(|state| state.latch.is_some());
+        let in_kernel = sight.walls.as_ref().is_ok_and(|walls| walls.stops(&path.name));
+        in_state || in_kernel || self.stops.pending(&path.name).is_some()
     }
 
     fn endpoint_status(
@@ -217,15 +319,25 @@ impl Engine {
     }
 }
 
-/// The tighter of what state and kernel say; and never "locked" of what was not seen.
-fn word(path: &PathConfig, sight: &Sight) -> Word {
+/// What was seen; never "locked" of what was not.
+fn word(standing: &Standing, sight: &Sight) -> Word {
     let killswitch = sight.walls.as_ref().map(|walls| walls.killswitch.is_some());
-    match (sight.standing(path), killswitch) {
+    match (standing, killswitch) {
         (Standing::Stopped, _) => Word::Stopped,
+        (Standing::Latched, _) => Word::Latched,
         (Standing::Unlocked, _) => Word::Unlocked,
         (Standing::Locked, Ok(true)) => Word::Locked,
         (Standing::Locked, Ok(false)) => Word::Open,
         (Standing::Unknown(_), _) | (Standing::Locked, Err(_)) => Word::Unknown,
+    }
+}
+
+/// A tunnel that carries nothing is a cut only where one is asked for: it may just not be up yet.
+fn is_stop(sight: &Sight, standing: &Standing) -> bool {
+    match standing {
+        Standing::Stopped | Standing::Latched => true,
+        Standing::Unknown(_) => sight.state.is_err(),
+        Standing::Locked | Standing::Unlocked => false,
     }
 }
 
@@ -234,15 +346,17 @@ fn is_intact(sight: &Sight) -> bool {
     !integrity.is_empty() && integrity.iter().all(|(_, intact)| *intact)
 }
 
-fn stop(path: &PathConfig, sight: &Sight) -> Option<Stop> {
-    let latch = sight.state.as_ref().ok().and_then(|state| state.latch.as_ref());
-    match (sight.standing(path), latch) {
-        (_, Some(latch)) => Some(Stop {
-            reason: latch.reason.clone(),
-            evidence: latch.evidence.clone(),
-            since: Some(latch.at.0),
-        }),
-        (Standing::Stopped, None) => Some(Stop {
+impl From<Latch> for Stop {
+    fn from(latch: Latch) -> Self {
+        Self { reason: latch.reason, evidence: latch.evidence, since: Some(latch.at.0) }
+    }
+}
+
+fn stop(standing: &Standing, sight: &Sight) -> Option<Stop> {
+    let latch = sight.state.as_ref().ok().and_then(|state| state.latch.clone());
+    match (standing, latch) {
+        (_, Some(latch)) => Some(latch.into()),
+        (Standing::Stopped | Standing::Latched, None) => Some(Stop {
             reason: "the kernel's stop table is engaged".to_owned(),
             evidence: String::new(),
             since: None,

@@ -10,11 +10,27 @@ use egress::state::{Act, Latch, PathState, Timestamp};
 
 use crate::decide::{Hold, Standing};
 
+/// What the kernel is seen to do about a latch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforced {
+    Cut,
+    NotCut,
+}
+
 /// How the path stands. `rules` are those of the config in hand.
-pub fn standing(path: &PathConfig, rules: &Rules, state: &PathState, now: &Moment) -> Standing {
+pub fn standing(
+    path: &PathConfig,
+    rules: &Rules,
+    state: &PathState,
+    enforced: Enforced,
+    now: &Moment,
+) -> Standing {
     let drifted = state.intended.as_ref().is_some_and(|intended| intended.rules != *rules);
     let hold = match state {
-        PathState { latch: Some(_), .. } => Hold::Stopped,
+        PathState { latch: Some(_), .. } => match enforced {
+            Enforced::Cut => Hold::Stopped,
+            Enforced::NotCut => Hold::NotCut,
+        },
         PathState { unlocked: Some(_), .. } => Hold::Unlocked,
         _ if drifted => Hold::Drifted,
         _ if state.pause_left(now).is_some() => Hold::Paused,
@@ -43,9 +59,12 @@ pub fn shook_hands(state: &mut PathState, at: Timestamp) -> bool {
     true
 }
 
-/// The path is cut. Engaging twice is harmless: the first reason stays.
+/// The path is latched. Engaging twice is harmless: the first reason stays, and by which way the path
+/// was cut is what was seen last.
 pub fn stopped(state: &mut PathState, latch: Latch) {
-    state.latch.get_or_insert(latch);
+    let by = latch.by;
+    let kept = state.latch.get_or_insert(latch);
+    kept.by = by.or(kept.by);
 }
 
 /// The stop is lifted, and with it is dealt what was leaked up to now; what it was for.

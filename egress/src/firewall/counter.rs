@@ -27,6 +27,12 @@ pub fn read(table: &str, name: &str) -> io::Result<Option<Count>> {
     ask(request, |reply| count(body(&reply, NFT_MSG_NEWOBJ)?))
 }
 
+/// Whether the table has a counter of this name.
+pub fn exists(family: NfFamily, table: &str, name: &str) -> io::Result<bool> {
+    let request = counters(family, table).text(NFTA_OBJ_NAME, name);
+    Ok(ask(request, |reply| count(body(&reply, NFT_MSG_NEWOBJ)?))?.is_some())
+}
+
 /// All counters of a table, by name.
 pub fn all(family: NfFamily, table: &str) -> io::Result<BTreeMap<String, Count>> {
     let found = open()?.dump(&counters(family, table), |message| {

@@ -20,6 +20,7 @@ use super::table::TableSpec;
 use super::transaction;
 use crate::bounded::TimedOut;
 use crate::process;
+use crate::waiting;
 
 /// The copies' names.
 pub const KILLSWITCH: &str = "vpn_egress_guard";
@@ -157,6 +158,7 @@ impl Keeper {
     fn carry_out(&mut self, commands: &str) -> Result<(), NftError> {
         let refused = |said: String| NftError::Refused { doing: "guard the walls", said };
         self.loads += 1;
+        let _shown = waiting::on("the guard's nft");
         let deadline = Instant::now() + NFT_TIMEOUT;
         // Answered whatever becomes of the line before.
         let line = commands.trim_end().replace('\n', "; ");

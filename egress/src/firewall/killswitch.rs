@@ -24,6 +24,9 @@ use crate::mark::Mark;
 
 pub const TABLE: &str = "vpn_egress";
 
+/// The chain that is last asked of every packet that leaves.
+pub const LAST: &str = "leaving";
+
 /// Before conntrack (-200): a packet that is dropped here leaves no entry.
 const RAW: i32 = -300;
 /// Where marks are saved, restored and given: after conntrack, before routing decides again.
@@ -56,7 +59,7 @@ pub fn table(paths: &[Rules]) -> TableSpec {
     spec.base_chain("forward", open("forward", FILTER), None, forwarded(paths, host, bridged));
     spec.base_chain("postrouting", open("postrouting", MANGLE), None, save_mark(paths));
     let last = Hook::filter("postrouting", LEAVING, policy);
-    spec.base_chain("leaving", last, None, leaving(paths, host, bridged));
+    spec.base_chain(LAST, last, None, leaving(paths, host, bridged));
     for path in paths {
         ways::add(&mut spec, path, paths);
     }

@@ -8,6 +8,7 @@ pub mod coverage;
 mod deny_all;
 mod dsl;
 mod dump;
+pub mod enforced;
 mod facts;
 pub mod flows;
 pub mod foreign;

@@ -9,12 +9,13 @@ use super::dsl::{Rule, accept, count, drop, goto, in_by, is, jump, marked, names
 use super::killswitch::{
     LEAVING, bridged_bit, by_mark, by_owner, mark_bridged, pass_bridged, to_listeners,
 };
-use super::permits::{add_endpoints, dhcp_and_ndp, endpoints, of};
+use super::permits::{add_endpoints, dhcp_and_ndp, endpoints, named, of};
 use super::rules::Rules;
 use super::table::{Hook, Policy, TableSpec};
 use super::ways::replies_to_management;
 use crate::config::Workload;
 use crate::mark::Mark;
+use crate::names::PathName;
 
 pub const TABLE: &str = "vpn_egress_stop";
 
@@ -36,8 +37,19 @@ pub const NO_STATE: &str = "no_state";
 /// The counter that every path that is cut has.
 pub const STOPPED: &str = "stopped";
 
+/// The chain that is last asked of every packet that leaves.
+const LAST: &str = "leaving";
+
+/// The chain of what a path that is cut is left.
+const LEFT: &str = "left";
+
 const CUT: &str = "the path is cut";
 const OTHERS: &str = "of another path, which is not cut: the killswitch rules it";
+
+/// The chains without whose rules a path is not cut.
+pub fn judging(path: &PathName) -> [String; 2] {
+    [LAST.to_owned(), named(path, LEFT)]
+}
 
 /// Cuts `paths`, and only these: what is of the `living` paths passes, to be ruled by their lock.
 pub fn table(paths: &[(Rules, StopKind)], living: &[Rules]) -> TableSpec {
@@ -53,7 +65,7 @@ pub fn table(paths: &[(Rules, StopKind)], living: &[Rules]) -> TableSpec {
     }
     let at = |point, priority| Hook::filter(point, priority, Policy::Accept);
     let way = |path: &Rules| {
-        if cut.iter().any(|one| one.name == path.name) { goto(&of(path, "left")) } else { accept() }
+        if cut.iter().any(|one| one.name == path.name) { goto(&of(path, LEFT)) } else { accept() }
     };
     if all.iter().any(Rules::locks_sockets) {
         spec.base_chain("input", at("input", PRIORITY), None, to_listeners(&all));
@@ -67,11 +79,11 @@ pub fn table(paths: &[(Rules, StopKind)], living: &[Rules]) -> TableSpec {
     leaving.extend(by_mark(&all, way));
     if let Some(host) = cut.iter().find(|path| path.workload == Workload::Host) {
         leaving.extend(dhcp_and_ndp());
-        leaving.push(rule([jump(&of(host, "left"))], "all else that leaves the host"));
+        leaving.push(rule([jump(&of(host, LEFT))], "all else that leaves the host"));
     }
-    spec.base_chain("leaving", at("postrouting", LEAVING - 1), None, leaving);
+    spec.base_chain(LAST, at("postrouting", LEAVING - 1), None, leaving);
     for path in &cut {
-        spec.chain(&of(path, "left"), left(path));
+        spec.chain(&of(path, LEFT), left(path));
     }
     spec
 }

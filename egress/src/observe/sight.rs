@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Sight, leak};
 use crate::config::{Endpoint, PathConfig};
+use crate::cut;
 use crate::device::{DeviceView, Likeness};
 use crate::error::chain;
 use crate::firewall::{self, Covered, Listing};
@@ -37,12 +38,18 @@ impl Sight {
         }
     }
 
+    /// Latched is what state records, or the kernel's stop table where state cannot be written;
+    /// stopped is what the kernel is seen to do about it.
     pub fn standing(&self, path: &PathConfig) -> Standing {
-        let stopped_in_kernel = self.walls.as_ref().is_ok_and(|walls| walls.stops(&path.name));
+        let in_kernel = self.walls.as_ref().is_ok_and(|walls| walls.stops(&path.name));
+        let latched = in_kernel || self.state.as_ref().is_ok_and(|state| state.latch.is_some());
+        if latched {
+            return match cut::seen(path) {
+                Some(_) => Standing::Stopped,
+                None => Standing::Latched,
+            };
+        }
         match &self.state {
-            // The tighter of the two wins.
-            _ if stopped_in_kernel => Standing::Stopped,
-            Ok(state) if state.latch.is_some() => Standing::Stopped,
             Ok(state) if state.unlocked.is_some() => Standing::Unlocked,
             Ok(_) => Standing::Locked,
             Err(error) => Standing::Unknown(chain(error)),

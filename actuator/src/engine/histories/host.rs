@@ -11,7 +11,7 @@ use egress::firewall::{Count, Leaked, Rules};
 use egress::names::EndpointName;
 use egress::state::{Act, Intended, Latch, PathState, Timestamp};
 
-use super::super::transition::{released, standing, stopped, switched};
+use super::super::transition::{Enforced, released, standing, stopped, switched};
 use crate::decide::Standing;
 
 /// What a person may make of the list, by name and by the last number of the address.
@@ -82,6 +82,8 @@ pub struct Host<'a> {
     pub converged: usize,
     pub state: PathState,
     pub leaked: u64,
+    /// Whether the kernel does what the latch says.
+    pub enforced: Enforced,
     pub now: Moment,
     // What the promises are checked against.
     pub leaking: bool,
@@ -102,6 +104,7 @@ impl<'a> Host<'a> {
             converged: 0,
             state,
             leaked: 0,
+            enforced: Enforced::Cut,
             now,
             leaking: false,
             left: BTreeSet::new(),
@@ -111,12 +114,12 @@ impl<'a> Host<'a> {
 
     pub fn standing(&self) -> Standing {
         let (path, rules) = &self.paths[self.hand];
-        standing(path, rules, &self.state, &self.now)
+        standing(path, rules, &self.state, self.enforced, &self.now)
     }
 
     pub fn stop(&mut self) {
-        let latch = Latch { reason: "leak".to_owned(), evidence: String::new(), at: self.now.wall };
-        stopped(&mut self.state, latch);
+        let (reason, evidence) = ("leak".to_owned(), String::new());
+        stopped(&mut self.state, Latch { reason, evidence, at: self.now.wall, by: None });
     }
 
     /// Whatever can happen but an alert.

@@ -13,8 +13,8 @@ use proptest::test_runner::{Config as Cases, TestCaseError, TestRunner};
 
 use self::host::{Draw, Host, NAMES, paths};
 use super::alert::Outcome;
-use super::transition::switched;
-use crate::decide::{self, Action, Ask, Candidate, Hold, Idle, Leak, Seen, Tunnel, decide};
+use super::transition::{Enforced, switched};
+use crate::decide::{self, Action, Ask, Candidate, Cause, Hold, Idle, Leak, Seen, Tunnel, decide};
 
 const CASES: u32 = 100_000;
 const EVENTS: usize = 30;
@@ -79,8 +79,9 @@ fn alert(host: &mut Host, draw: &mut Draw) -> Result<&'static str, TestCaseError
         rules: draw.from(&[decide::Rules::Intact, decide::Rules::Broken, decide::Rules::Unknown]),
         alive: 15 - draw.of(16),
     };
+    host.enforced = if draw.of(8) == 7 { Enforced::NotCut } else { Enforced::Cut };
     let before = host.standing();
-    let action = decide(ask, before, &mut sight);
+    let action = decide(Cause::Alert(ask), before, &mut sight);
     let paused = host.pause.is_some_and(|until| host.now.uptime < until);
     match action {
         Action::Switch { to } => {
@@ -99,6 +100,7 @@ fn alert(host: &mut Host, draw: &mut Draw) -> Result<&'static str, TestCaseError
             switched(&mut host.state, &path.endpoints[to].name, host.now.wall);
         }
         Action::HardStop => {
+            host.enforced = Enforced::Cut;
             prop_assert!(host.leaking, "S3, S7: a stop without a leak, or for a released one");
             host.stop();
         }
@@ -107,6 +109,10 @@ fn alert(host: &mut Host, draw: &mut Draw) -> Result<&'static str, TestCaseError
             prop_assert!(sight.rules != decide::Rules::Intact);
         }
         Action::Nothing(idle) => {
+            prop_assert!(
+                before.hold != Hold::NotCut,
+                "S3: a latch that is not enforced was let be"
+            );
             let open = !matches!(before.hold, Hold::Stopped | Hold::Unlocked);
             prop_assert!(!(open && readable && host.leaking), "S3: a leak was let pass");
             prop_assert!(idle != Idle::Intact || sight.rules == decide::Rules::Intact, "S7");
@@ -138,7 +144,7 @@ fn word(action: Action) -> &'static str {
 }
 
 fn is_stopped(host: &Host) -> bool {
-    host.standing().hold == Hold::Stopped
+    matches!(host.standing().hold, Hold::Stopped | Hold::NotCut)
 }
 
 #[test]
