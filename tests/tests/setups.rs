@@ -59,6 +59,13 @@ fn s1_users_reach_the_world_by_the_tunnel_and_nothing_else() {
 }
 
 #[test]
+fn s5_routing_of_users_that_others_remove_is_put_back() {
+    inside_with_users("s5_routing_of_users_that_others_remove_is_put_back", |world| {
+        holds(world, Setup::Networkd, Scope::Users, &[Moment::Healthy]);
+    });
+}
+
+#[test]
 fn s1_a_cgroups_answers_leave_by_the_tunnel_or_not_at_all() {
     inside_with_users("s1_a_cgroups_answers_leave_by_the_tunnel_or_not_at_all", |world| {
         let moments = [Moment::Healthy, Moment::DaemonKilled, Moment::KillswitchAlone];

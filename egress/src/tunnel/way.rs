@@ -22,7 +22,8 @@ pub enum Wrong {
     Loop(SocketAddr),
 }
 
-/// What routes wrong, if anything. `servers` are the endpoints. Of users it cannot be asked.
+/// What routes wrong, if anything. `servers` are the endpoints. As another user nothing can be asked;
+/// what users send is marked, and the way of the mark can.
 pub fn wrong_way(tunnel: &Tunnel, link: &Link, servers: &[SocketAddr]) -> Option<Wrong> {
     // In a namespace of its own the tunnel's packets are not sent from where this is asked.
     if tunnel.netns().is_none()
@@ -33,7 +34,8 @@ pub fn wrong_way(tunnel: &Tunnel, link: &Link, servers: &[SocketAddr]) -> Option
     let mark = match tunnel.selector {
         Selector::Host | Selector::Netns(_) => None,
         Selector::Marked(mark) => Some(mark.value()),
-        Selector::Users(_) => return None,
+        Selector::Users(_) if tunnel.workload_mark.mask() == 0 => return None,
+        Selector::Users(_) => Some(tunnel.workload_mark.value()),
     };
     // Any port: nothing is sent to it.
     let goes_past =
