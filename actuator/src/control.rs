@@ -2,8 +2,9 @@
 //! that is root's alone, or the engine in this very process where there is no daemon.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use egress::error::chain;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -18,8 +19,15 @@ use crate::engine::{Ink, Shared, Wanted, Wish};
 
 pub const DEFAULT_SOCKET: &str = "/run/vpn-egress/actuator.sock";
 
-/// The slowest request probes a dead primary and loads the rules; more is a daemon that hangs.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A request that only reads; more is a daemon that hangs.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An act may have to wait for a slow `nft`, a minute for each load, and several paths are loaded one
+/// after the other. Giving up would not end the act.
+const ACT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A wait is reported after this time, and again each time it has doubled.
+const FIRST_NOTICE: Duration = Duration::from_secs(10);
 
 /// A request is a few words.
 const REQUEST_LIMIT: usize = 64 * 1024;
@@ -92,6 +100,10 @@ impl Command {
             Self::Down { .. } => "down",
             Self::Status { .. } => "status",
         }
+    }
+
+    fn patience(&self) -> Duration {
+        if self.only_reads() { READ_TIMEOUT } else { ACT_TIMEOUT }
     }
 
     /// Changes nothing, so it needs no writer's lock.
@@ -249,11 +261,34 @@ pub enum NoReply {
 pub fn ask_daemon(socket: &Path, ask: &Ask) -> Result<Reply, NoReply> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| NoReply::Broken(chain(error)))?;
-    runtime.block_on(async {
-        let late = || NoReply::Broken(format!("no reply within {} s", REPLY_TIMEOUT.as_secs()));
-        let reply = tokio::time::timeout(REPLY_TIMEOUT, exchange(socket, ask)).await;
-        reply.unwrap_or_else(|_| Err(late()))
-    })
+    runtime.block_on(wait(ask.command.patience(), exchange(socket, ask)))
+}
+
+/// Waits for the reply, and says so: somebody may be looking at a command that prints nothing.
+async fn wait(
+    limit: Duration,
+    reply: impl Future<Output = Result<Reply, NoReply>>,
+) -> Result<Reply, NoReply> {
+    let mut reply = std::pin::pin!(reply);
+    let begun = Instant::now();
+    let mut notice = FIRST_NOTICE;
+    loop {
+        let rest = notice.min(limit).saturating_sub(begun.elapsed());
+        if let Ok(reply) = tokio::time::timeout(rest, &mut reply).await {
+            return reply;
+        }
+        let waited = begun.elapsed();
+        if waited >= limit {
+            return Err(NoReply::Broken(format!("no reply within {} s", limit.as_secs())));
+        }
+        let seconds = waited.as_secs();
+        let said = format!(
+            "actuator: still waiting for the daemon, for {seconds} s; its log says what it waits for"
+        );
+        // Nobody may be reading, and the reply is awaited all the same.
+        let _ = writeln!(std::io::stderr(), "{said}");
+        notice *= 2;
+    }
 }
 
 async fn exchange(socket: &Path, ask: &Ask) -> Result<Reply, NoReply> {
@@ -292,4 +327,20 @@ async fn talk(stream: UnixStream, ask: &Ask) -> Result<Reply, String> {
     }
     let body = response.into_body().collect().await.map_err(chain)?.to_bytes();
     serde_json::from_slice(&body).map_err(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_act_is_awaited_longer_than_a_read_and_a_daemon_that_hangs_is_given_up() {
+        let act = Command::Unlock { path: None, reason: String::new() };
+        let read = Command::Status { form: Form::Json, standbys: Standbys::AsKnown };
+        assert!(act.patience() > 10 * read.patience());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let limit = Duration::from_millis(50);
+        let given_up = runtime.expect("a runtime").block_on(wait(limit, std::future::pending()));
+        assert!(matches!(given_up, Err(NoReply::Broken(why)) if why.contains("no reply within")));
+    }
 }
