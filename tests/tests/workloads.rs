@@ -129,7 +129,12 @@ fn s1_a_user_is_locked_and_others_are_free() {
 
         world.actuator_ok(&["converge"]);
         let _exporter = world.start_exporter();
-        assert!((metric(world, "media", "walls") - 1.0).abs() < 0.1, "and says so");
+        assert!((metric(world, "media", "walls") - 2.0).abs() < 0.1, "and says so");
+        world.delete_table("inet", "vpn_egress");
+        assert_tight(world, "the watch alone", Sender::User(LOCKED));
+        assert!(metric(world, "media", "leaked_packets_total") >= 12.0, "counted");
+        world.actuator_ok(&["release", "--reason", "none is latched"]);
+        world.actuator_ok(&["converge"]);
         assert_tight(world, "the locked user", Sender::User(LOCKED));
         assert_seen(world, "another user", Sender::User(FREE));
         assert_seen(world, "root", Sender::Root);

@@ -105,7 +105,7 @@ pub enum BringUp {
 /// The devices that the tunnel's own packets leave by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Uplinks {
-    /// Every device with a default route.
+    /// Those that the kernel's routing shows.
     Auto,
     /// These and no others; at least one.
     Named(Vec<String>),
@@ -129,12 +129,12 @@ pub enum Workload {
 }
 
 impl Workload {
-    /// How many walls hold it: the watch cannot see by itself whose packet it is.
+    /// How many walls hold it: the watch cannot see by itself which cgroup a packet is from.
     pub fn walls(&self) -> u8 {
         match self {
-            // The namespace has no other way out, and its own wall is the second.
-            Self::Host | Self::Interfaces(_) | Self::Netns(_) => 2,
-            Self::Cgroups(_) | Self::Users(_) => 1,
+            // A namespace has no other way out, and its own wall is the second.
+            Self::Host | Self::Interfaces(_) | Self::Users(_) | Self::Netns(_) => 2,
+            Self::Cgroups(_) => 1,
         }
     }
 

@@ -74,11 +74,17 @@ const OTHER_DEVICE: &str = "the tunnel's addresses are reached through the tunne
 fn entering(paths: &[Rules]) -> Vec<Rule> {
     let unrouted = || "fib saddr . iif oif missing".to_owned();
     let mut rules = Vec::new();
+    // Two tunnels may have one address: a provider gives it to a key.
+    let mut addresses: Vec<_> =
+        paths.iter().flat_map(|path| &path.tunnel_addresses).copied().collect();
+    addresses.sort();
+    addresses.dedup();
+    let tunnels = paths.iter().map(|path| path.interface.as_str());
+    let elsewhere = is_not("iifname", any_of(["lo"].into_iter().chain(tunnels).map(quoted)));
+    for to in to_addresses(&addresses) {
+        rules.push(rule([elsewhere.clone(), to, drop()], OTHER_DEVICE));
+    }
     for path in paths {
-        for to in to_addresses(&path.tunnel_addresses) {
-            let elsewhere = is_not("iifname", any_of([quoted("lo"), quoted(&path.interface)]));
-            rules.push(rule([elsewhere, to, drop()], OTHER_DEVICE));
-        }
         if !path.workload.interfaces().is_empty() {
             let entered = is("iifname", names(path.workload.interfaces()));
             rules.push(rule([entered, unrouted(), drop()], SPOOFED));
