@@ -55,6 +55,11 @@ impl Cause {
         }
     }
 
+    /// Whether it is that packets were to leave outside the tunnel.
+    pub fn is_leak(self) -> bool {
+        matches!(self, Self::Alert(_) | Self::LeakAtStart | Self::LeakCounterLost)
+    }
+
     /// Who asks, for the history.
     pub fn word(self) -> &'static str {
         match self {

@@ -13,11 +13,11 @@ use egress::health::{Leak, Standing};
 use egress::observe::{self, Sight};
 use egress::state::{Latch, PathState, StateError, Timestamp};
 
-use super::Engine;
 use super::alert::Outcome;
 use super::load::kind_of_unknown;
 use super::stop::Cut;
 use super::transition::shook_hands;
+use super::{Engine, flows};
 use crate::decide::{self, Action, Cause, Hold, Unseen};
 use crate::history::Decision;
 
@@ -184,7 +184,8 @@ impl Engine {
         match sight.leak(path) {
             Leak::Seen(_) => {
                 if self.leaking.insert(path.name.clone()) {
-                    tracing::warn!(path = %path.name, "a leak is counted, the alert is awaited");
+                    let seen = flows::with_flows(path, &self.config.paths, "leaked");
+                    tracing::warn!(path = %path.name, seen, "a leak is counted, the alert is awaited");
                 }
             }
             // Dealt with; `release` forgets it too.

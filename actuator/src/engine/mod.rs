@@ -11,6 +11,7 @@ mod converge;
 #[cfg(test)]
 mod documented;
 mod evidence;
+pub mod flows;
 mod heartbeat;
 #[cfg(test)]
 mod histories;
@@ -211,6 +212,9 @@ impl Engine {
         let reason = cause.reason();
         let rules = self.stop_by_rules(path, StopKind::Latched);
         fault::point(Point::HardStopCut);
+        // Only now that nothing waits for it.
+        let named = flows::with_flows(path, &self.config.paths, evidence);
+        let evidence = if cause.is_leak() { named.as_str() } else { evidence };
         let latch = |by| Latch {
             reason: reason.to_owned(),
             evidence: evidence.to_owned(),

@@ -129,6 +129,10 @@ impl PathStatus {
         if let (Some(leaked), Some(baseline)) = (self.leaked_packets, self.leak_baseline) {
             add("leaked", format!("{leaked} packets, {baseline} of them dealt with"));
         }
+        for flow in &self.leaked_flows {
+            let when = span(Duration::from_secs(flow.seen_seconds_ago));
+            add("leaked", ink.red(&format!("{}, {when} ago", flow.words)));
+        }
         if let Some(until) = self.paused_until {
             let left = Duration::from_secs(until.saturating_sub(Timestamp::now().0));
             add("paused", format!("no automatic failover for {}", span(left)));

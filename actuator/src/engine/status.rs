@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use super::Silence;
 use super::board::{Board, Busy, View};
+use super::flows::{self, LeakedFlow};
 use crate::history::Decision;
 
 /// Of the JSON's form: it grows, and this is raised when something changes its meaning or goes.
@@ -82,6 +83,8 @@ pub struct PathStatus {
     pub uplinks: Vec<Coverage>,
     pub leaked_packets: Option<u64>,
     pub leak_baseline: Option<u64>,
+    /// While there is a leak or a stop: the latest flows that leaked, the last one first.
+    pub leaked_flows: Vec<LeakedFlow>,
     pub stop: Option<Stop>,
     /// A person took the lock off.
     pub unlocked: Option<Given>,
@@ -268,6 +271,7 @@ impl Board {
                 .map(|(device, covered)| Coverage { device: device.name, covered })
                 .collect(),
             leaked_packets: count.map(|count| count.packets),
+            leaked_flows: self.leaked_flows(view, path, sight),
             leak_baseline: state.map(|state| {
                 (state.leak_baseline + state.guard_baseline).saturating_sub(state.leaks_carried)
             }),
@@ -288,6 +292,15 @@ impl Board {
                 .collect(),
             live_endpoint: live.map(|name| name.to_string()),
             decisions: Vec::new(),
+        }
+    }
+
+    fn leaked_flows(&self, view: &View, path: &PathConfig, sight: &Sight) -> Vec<LeakedFlow> {
+        let leaks = matches!(sight.leak(path), Leak::Seen(_)) || self.is_latched(path, sight);
+        if leaks && sight.walls.is_ok() {
+            flows::leaked_flows(path, &view.config.paths)
+        } else {
+            Vec::new()
         }
     }
 
