@@ -2,7 +2,7 @@
 //! use up the process by a thread per try.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +12,17 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no answer within {0:?}")]
 pub struct TimedOut(pub Duration);
+
+/// Ends with the call of its kind, also where that panics: what is over is not overdue.
+struct Over(Option<String>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        if let Some(kind) = &self.0 {
+            overdue().remove(kind);
+        }
+    }
+}
 
 /// Kinds of calls of which one is overdue.
 static OVERDUE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -37,9 +48,10 @@ pub fn start<T: Send + 'static>(
     let (answer, wait) = mpsc::sync_channel(1);
     let own_kind = kind.to_owned();
     let spawned = thread::Builder::new().name("bounded".to_owned()).spawn(move || {
-        if answer.send(call()).is_err() {
-            // Nobody waits any more: it was given up, and is over now.
-            overdue().remove(&own_kind);
+        let mut given_up = Over(Some(own_kind));
+        if answer.send(call()).is_ok() {
+            // Somebody waited: it was never overdue, and another of its kind may be by now.
+            given_up.0 = None;
         }
     });
     Pending { kind: kind.to_owned(), since, answer: spawned.is_ok().then_some(wait) }
@@ -49,9 +61,12 @@ impl<T> Pending<T> {
     /// Waits until `limit` after the start; what was not made is not waited for.
     pub fn wait(self, limit: Duration) -> Result<T, TimedOut> {
         let wait = self.answer.ok_or(TimedOut(limit))?;
-        wait.recv_timeout(limit.saturating_sub(self.since.elapsed())).map_err(|_| {
-            // Marked before the receiver is dropped, so that the thread cannot miss it.
-            overdue().insert(self.kind);
+        wait.recv_timeout(limit.saturating_sub(self.since.elapsed())).map_err(|error| {
+            // Marked before the receiver is dropped, so that the thread cannot miss it. A call that
+            // panicked is over: the next one is made again.
+            if error == RecvTimeoutError::Timeout {
+                overdue().insert(self.kind);
+            }
             TimedOut(limit)
         })
     }
@@ -73,6 +88,27 @@ fn overdue() -> MutexGuard<'static, BTreeSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_panics_is_an_error_once() {
+        let limit = Duration::from_secs(60);
+        assert!(bounded("panics", limit, || panic!("on purpose")).is_err());
+        assert_eq!(bounded("panics", limit, || 7), Ok(7), "and the next one is made");
+        // Where it was given up before it panicked.
+        let (release, held) = mpsc::channel::<()>();
+        let short = Duration::from_millis(10);
+        let late = bounded("panics late", short, move || {
+            held.recv().ok();
+            panic!("on purpose");
+        });
+        assert!(late.is_err());
+        release.send(()).expect("still held");
+        let started = Instant::now();
+        while bounded("panics late", limit, || 7) != Ok(7) {
+            assert!(started.elapsed() < limit);
+            thread::yield_now();
+        }
+    }
 
     #[test]
     fn what_hangs_is_given_up_and_not_tried_again_until_it_is_over() {

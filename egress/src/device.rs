@@ -12,13 +12,14 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use wireguard_control::{Backend, Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder};
+use wireguard_control::{Backend, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder};
 
 use crate::bounded::{self, Pending, TimedOut, bounded};
 use crate::config::{Endpoint, PathConfig};
 use crate::key::PublicKey;
 use crate::netns::{Netns, NetnsError, within};
 use crate::tunnel::Link;
+use crate::wireguard::{self, Device};
 
 /// Both backends answer within a millisecond; a daemon that is busy with 200 peers within ten.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,6 +55,12 @@ pub enum DeviceError {
         interface: String,
         #[source]
         source: TimedOut,
+    },
+    #[error("interface {interface} could not be read: restart its userspace daemon")]
+    Malformed {
+        interface: String,
+        #[source]
+        source: io::Error,
     },
     #[error(
         "interface {interface} could not be {verb}: not WireGuard, or CAP_NET_ADMIN is missing"
@@ -98,20 +105,17 @@ pub enum Likeness {
 
 impl DeviceView {
     fn of(device: &Device) -> Self {
+        let peer = |peer: &wireguard::Peer| PeerView {
+            public_key: peer.public_key,
+            address: peer.address,
+            last_handshake: peer.last_handshake,
+            received_bytes: peer.received_bytes,
+            sent_bytes: peer.sent_bytes,
+        };
         Self {
-            public_key: device.public_key.as_ref().map(public),
-            fwmark: device.fwmark.filter(|&mark| mark != 0),
-            peers: device
-                .peers
-                .iter()
-                .map(|peer| PeerView {
-                    public_key: public(&peer.config.public_key),
-                    address: peer.config.endpoint,
-                    last_handshake: peer.stats.last_handshake_time,
-                    received_bytes: peer.stats.rx_bytes,
-                    sent_bytes: peer.stats.tx_bytes,
-                })
-                .collect(),
+            public_key: device.public_key,
+            fwmark: device.fwmark,
+            peers: device.peers.iter().map(peer).collect(),
         }
     }
 
@@ -211,15 +215,57 @@ pub struct Asked {
 pub fn ask(at: impl Into<At>) -> Asked {
     let At { interface, netns } = at.into();
     let owned = interface.clone();
-    let answer = bounded::start(&interface, move || {
-        let get = || {
-            let (name, backend) = find(&owned)?;
-            tracing::trace!(interface = owned, userspace = (backend == Backend::Userspace), "read");
-            Device::get(&name, backend).map_err(|source| refused(&owned, "read", source))
-        };
-        within(netns.as_ref(), get)?
-    });
+    let answer =
+        bounded::start(&interface, move || within(netns.as_ref(), || read_now(&owned))?);
     Asked { interface, answer }
+}
+
+/// The devices of all paths, in their order, within `limit` together. The kernel's are read by one
+/// thread; userspace ones, and those of other network namespaces, by one each: each may hang by itself.
+pub fn read_all(paths: &[PathConfig], limit: Duration) -> Vec<Result<DeviceView, DeviceError>> {
+    let is_alone = |path: &PathConfig| {
+        let kernels = matches!(socket(&path.interface).try_exists(), Ok(false));
+        !kernels || path.workload.netns().is_some()
+    };
+    let together = paths.iter().filter(|path| !is_alone(path));
+    let together: Vec<String> = together.map(|path| path.interface.clone()).collect();
+    let of_kernel = bounded::start("the kernel's WireGuard devices", move || {
+        together.iter().map(|interface| read_now(interface)).collect::<Vec<_>>()
+    });
+    let asked: Vec<Option<Asked>> =
+        paths.iter().map(|path| is_alone(path).then(|| ask(path))).collect();
+    let mut of_kernel = of_kernel.wait(limit.min(DEVICE_TIMEOUT)).map(Vec::into_iter);
+    let read = |(path, asked): (&PathConfig, Option<Asked>)| match (asked, &mut of_kernel) {
+        (Some(asked), _) => asked.wait(limit),
+        (None, Ok(read)) => match read.next() {
+            Some(device) => device.map(|device| DeviceView::of(&device)),
+            None => Err(DeviceError::Missing(path.interface.clone())),
+        },
+        (None, Err(source)) => {
+            Err(DeviceError::Hung { interface: path.interface.clone(), source: *source })
+        }
+    };
+    paths.iter().zip(asked).map(read).collect()
+}
+
+fn read_now(interface: &str) -> Result<Device, DeviceError> {
+    let (_, backend) = find(interface)?;
+    let userspace = backend == Backend::Userspace;
+    tracing::trace!(interface, userspace, "read");
+    let device = if userspace {
+        wireguard::read_userspace(&socket(interface), DEVICE_TIMEOUT)
+    } else {
+        wireguard::read_kernel(interface)
+    };
+    device.map_err(|source| match source.kind() {
+        io::ErrorKind::TimedOut => {
+            DeviceError::Hung { interface: interface.to_owned(), source: TimedOut(DEVICE_TIMEOUT) }
+        }
+        io::ErrorKind::InvalidData => {
+            DeviceError::Malformed { interface: interface.to_owned(), source }
+        }
+        _ => refused(interface, "read", source),
+    })
 }
 
 impl Asked {
@@ -314,20 +360,14 @@ pub fn is_set(at: impl Into<At>, fwmark: u32, endpoint: &Endpoint) -> Result<boo
     };
     let wanted: BTreeSet<(IpAddr, u8)> =
         endpoint.allowed_ips.iter().map(|net| (net.network(), net.prefix_len())).collect();
-    let allowed: BTreeSet<(IpAddr, u8)> =
-        peer.config.allowed_ips.iter().map(|net| (net.address, net.cidr)).collect();
-    // The kernel says none by zeros.
-    let preshared = peer.config.preshared_key.as_ref().filter(|key| key.0 != [0; 32]);
-    let wanted_preshared = endpoint.preshared_key.as_ref().map(|key| *key.expose());
     // The private key by its public half: the kernel keeps it with some bits set.
-    let own = device.public_key.as_ref().map(public);
-    Ok(own == Some(endpoint.private_key.public())
+    Ok(device.public_key == Some(endpoint.private_key.public())
         && device.fwmark == Some(fwmark)
-        && public(&peer.config.public_key) == endpoint.public_key
-        && preshared.map(|key| key.0) == wanted_preshared
-        && peer.config.endpoint == Some(endpoint.address)
-        && peer.config.persistent_keepalive_interval == Some(endpoint.persistent_keepalive)
-        && allowed == wanted)
+        && peer.public_key == endpoint.public_key
+        && peer.preshared_key == endpoint.preshared_key
+        && peer.address == Some(endpoint.address)
+        && peer.persistent_keepalive == endpoint.persistent_keepalive
+        && peer.allowed == wanted)
 }
 
 /// Makes `endpoint` the device's only peer, in one update that sets every field: private key,
@@ -373,8 +413,4 @@ pub fn set_back(at: impl Into<At>, endpoint: &Endpoint) -> Result<(), DeviceErro
         .set_endpoint(endpoint.address);
     let update = DeviceUpdate::new().add_peer(peer);
     change(at.into(), "set back", move |name, backend| update.apply(name, backend))
-}
-
-fn public(key: &Key) -> PublicKey {
-    PublicKey::from_bytes(key.0)
 }

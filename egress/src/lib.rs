@@ -35,6 +35,7 @@ pub mod state;
 pub mod tunnel;
 pub mod users;
 pub mod waiting;
+mod wireguard;
 
 #[cfg(test)]
 mod upgrade_tests;

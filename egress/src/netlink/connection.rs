@@ -2,10 +2,11 @@
 
 use std::io;
 
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
+use zeroize::Zeroizing;
 
 use super::message::{Message, NLMSG_DONE, NLMSG_ERROR, messages};
 use super::{Request, not_understood};
@@ -31,6 +32,7 @@ const LISTENER_BUFFER: usize = 4 * 1024 * 1024;
 pub enum Protocol {
     Route,
     Netfilter,
+    Generic,
 }
 
 impl Protocol {
@@ -38,6 +40,7 @@ impl Protocol {
         match self {
             Self::Route => NETLINK_ROUTE,
             Self::Netfilter => NETLINK_NETFILTER,
+            Self::Generic => NETLINK_GENERIC,
         }
     }
 }
@@ -47,7 +50,8 @@ impl Protocol {
 pub struct Connection {
     socket: Socket,
     sequence: u32,
-    buffer: Vec<u8>,
+    /// Wiped at the end: WireGuard's answers hold keys.
+    buffer: Zeroizing<Vec<u8>>,
 }
 
 impl Connection {
@@ -58,7 +62,8 @@ impl Connection {
         // The kernel has answered by the time it took the request, and has the next part of a dump
         // when one is taken; so there is nothing to wait for.
         socket.set_non_blocking(true)?;
-        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
+        let buffer = Zeroizing::new(Vec::with_capacity(BUFFER));
+        Ok(Self { socket, sequence: 0, buffer })
     }
 
     /// One question and its answer. What the kernel refuses is an error with the kernel's code.

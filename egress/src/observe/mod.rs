@@ -91,16 +91,15 @@ pub fn look_at_all(
     let started = Instant::now();
     let reader = Arc::clone(reader);
     let walls = bounded::start("nftables", move || (reader.walls(started), started.elapsed()));
-    let devices: Vec<device::Asked> = paths.iter().map(|path| device::ask(path)).collect();
     let own: Vec<_> = paths.iter().map(|path| own(path, store)).collect();
     let mut uplink = Duration::ZERO;
     let links = timed(&mut uplink, links);
-    let devices: Vec<_> =
-        devices.into_iter().map(|asked| (asked.wait(limit), started.elapsed())).collect();
+    let mut wireguard = Duration::ZERO;
+    let devices = timed(&mut wireguard, || device::read_all(paths, limit));
     let late = |late| (Err(firewall::NftError::Hung(late)), started.elapsed());
     let (walls, nftables) = walls.wait(limit).unwrap_or_else(late);
     let walls = walls.map_err(Arc::new);
-    let sight = |((state, took), (device, wireguard)): ((_, Took), _)| {
+    let sight = |((state, took), device): ((_, Took), _)| {
         let shared = |error: &Arc<_>| firewall::NftError::Shared(Arc::clone(error));
         let walls = walls.as_ref().map(|reading| reading.walls.clone()).map_err(shared);
         let took = Took { nftables, wireguard, uplink, ..took };
