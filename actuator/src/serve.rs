@@ -109,10 +109,11 @@ fn start_cycles(shared: &Shared, supervisor: &Supervisor) {
     vital::rounds("cycle", supervisor, move |beat| {
         let started = Instant::now();
         let (paths, store, latest) = shared.board().probe_inputs();
+        let reader = shared.board().reader();
         let interval = paths.iter().map(|path| path.health.interval).min();
         thread::scope(|scope| {
             for path in &paths {
-                scope.spawn(|| latest.cycle(path, &store));
+                scope.spawn(|| latest.cycle(path, &store, &reader));
             }
         });
         beat.rest(interval.unwrap_or(CARE).saturating_sub(started.elapsed()));

@@ -127,6 +127,16 @@ impl DeviceView {
         }
     }
 
+    /// Whether both are of one device with one peer, wherever that peer roamed meanwhile. A device
+    /// that was switched, or made again, is another one.
+    pub fn is_of_the_same_peer(&self, later: &Self) -> bool {
+        let key = |view: &Self| view.peer().map(|peer| peer.public_key);
+        let received = |view: &Self| view.peer().map(|peer| peer.received_bytes);
+        self.public_key == later.public_key
+            && key(self) == key(later)
+            && received(self) <= received(later)
+    }
+
     pub fn likeness(&self, endpoint: &Endpoint) -> Likeness {
         let Some(peer) = self.peer() else {
             return Likeness::Different;
@@ -215,8 +225,7 @@ pub struct Asked {
 pub fn ask(at: impl Into<At>) -> Asked {
     let At { interface, netns } = at.into();
     let owned = interface.clone();
-    let answer =
-        bounded::start(&interface, move || within(netns.as_ref(), || read_now(&owned))?);
+    let answer = bounded::start(&interface, move || within(netns.as_ref(), || read_now(&owned))?);
     Asked { interface, answer }
 }
 

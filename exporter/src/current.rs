@@ -1,7 +1,7 @@
 //! The config in use: the one that the last `converge` made the host's. An edit on disk is drift
 //! until then, and is neither probed nor judged by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -64,6 +64,9 @@ impl Current {
         let wanted: Arc<Wanted> = Arc::new(wanted.collect());
         // Each pin is a rename in the state directory.
         let files = config.files.into_iter().chain([self.store.directory().to_owned()]);
+        // A thousand endpoints may share one key file.
+        let mut known = BTreeSet::new();
+        let files = files.filter(|file| known.insert(file.clone()));
         let stamps = files.map(|file| Some((file.clone(), Stamp::of(&file)?)));
         // A file that changed while it was read, or just now, is read again the next time.
         let stamps: Option<Vec<_>> = stamps.collect();

@@ -222,7 +222,7 @@ impl Worker {
         let settling = run.settling(started, changed);
         let (handshakes, reader) = (&self.known.handshakes, &self.reader);
         let cycle = observe::check_among(path, &self.store, settling, handshakes, reader);
-        let active = state.map(|state| state.active);
+        let active = cycle.active.clone();
         run.note(Uptime::now(), active.as_ref(), &cycle.verdict);
         self.log(&cycle.verdict);
         let count = |name: &EndpointName| (name.clone(), run.count(name));

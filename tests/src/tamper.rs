@@ -44,9 +44,9 @@ impl Tampering {
             Self::ForeignRuleset => FOREIGN,
             Self::Delete => "delete table inet vpn_egress",
             Self::AcceptAtHead => {
-                "insert rule inet vpn_egress output accept\ninsert rule inet vpn_egress forward accept"
+                "insert rule inet vpn_egress leaving accept\ninsert rule inet vpn_egress forward accept"
             }
-            Self::PolicyAccept => "chain inet vpn_egress output { policy accept; }",
+            Self::PolicyAccept => "chain inet vpn_egress leaving { policy accept; }",
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use egress::bounded;
 use egress::clock::{Moment, Uptime};
 use egress::config::{Config, PathConfig};
-use egress::firewall::{Rules, StopKind};
+use egress::firewall::{Reader, Rules, StopKind};
 use egress::names::PathName;
 use egress::state::{Latch, Store, Timestamp};
 use egress::waiting::{self, Waiting};
@@ -70,6 +70,8 @@ pub struct Board {
     pub(super) metrics: Arc<Metrics>,
     pub(super) latest: Arc<Latest>,
     pub(super) stops: Arc<Stops>,
+    /// The kernel's rules, read for the care of all paths and for their cycles.
+    pub(super) reader: Arc<Reader>,
     view: Mutex<Arc<View>>,
     page: Mutex<Option<Arc<Page>>>,
     act: Mutex<Option<Act>>,
@@ -89,6 +91,7 @@ impl Board {
             latest: Arc::new(Latest::default()),
             stops: Arc::new(Stops::new(store.clone())),
             store,
+            reader: Arc::default(),
             view: Mutex::new(Arc::new(view)),
             page: Mutex::default(),
             act: Mutex::default(),
@@ -105,6 +108,10 @@ impl Board {
 
     pub fn config_file(&self) -> &std::path::Path {
         &self.config_file
+    }
+
+    pub fn reader(&self) -> Arc<Reader> {
+        Arc::clone(&self.reader)
     }
 
     /// What a look needs.

@@ -14,7 +14,7 @@ use egress::clock::Uptime;
 use egress::config::{Endpoint, FailoverTo, PathConfig};
 use egress::device::{self, Likeness};
 use egress::error::chain;
-use egress::firewall;
+use egress::firewall::{self, Reader};
 use egress::handshakes::Handshakes;
 use egress::health::{self, Clock, EXPLAINED_BYTES, Lock, Verdict};
 use egress::names::{EndpointName, PathName};
@@ -70,12 +70,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Latest {
     /// One cycle. While the tunnel is down, the endpoints it could fail forward to are asked too.
-    pub fn cycle(&self, path: &PathConfig, store: &Store) {
+    pub fn cycle(&self, path: &PathConfig, store: &Store, reader: &Reader) {
         let Ok(state) = store.read(&path.name) else {
             return;
         };
         let settling = self.is_settling(path, &state);
-        let mut cycle = observe::check(path, store, settling, &self.handshakes(path));
+        let handshakes = self.handshakes(path);
+        let mut cycle = observe::check_among(path, store, settling, &handshakes, reader);
         cycle.verdict = self.patient(path, cycle.verdict);
         if matches!(cycle.verdict, Verdict::UplinkDown(_)) {
             self.pace(path, |pace| pace.uplink_is_down(Uptime::now(), path.health.settle));
@@ -89,7 +90,7 @@ impl Latest {
             && matches!(cycle.verdict, Verdict::Unknown(_));
         let look = Look {
             ended: Uptime::now(),
-            active: state.active.clone(),
+            active: cycle.active.unwrap_or_else(|| state.active.clone()),
             verdict: cycle.verdict,
             received_bytes: cycle.received_bytes,
             last_handshake: cycle.last_handshake,

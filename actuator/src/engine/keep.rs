@@ -3,6 +3,7 @@
 //! brought there. None of it ever changes the choice of endpoint.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use egress::config::PathConfig;
 use egress::cut::{self, Way};
@@ -43,7 +44,7 @@ impl Engine {
     fn keep(&mut self) {
         self.mind_the_heartbeat();
         for path in self.paths() {
-            self.keep_path(&path);
+            self.keep_path(&path, Instant::now());
         }
     }
 
@@ -78,8 +79,9 @@ impl Engine {
         self.begun = true;
     }
 
-    pub(super) fn keep_path(&mut self, path: &PathConfig) -> Order {
-        let sight = observe::look(path, &self.store);
+    /// By counters that may be as old as `since`, and by the rules of now.
+    pub(super) fn keep_path(&mut self, path: &PathConfig, since: Instant) -> Order {
+        let sight = observe::look_since(path, &self.store, &self.board.reader, since);
         let mut state = match sight.state {
             Ok(ref state) => state.clone(),
             Err(ref error) => {

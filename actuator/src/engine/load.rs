@@ -10,11 +10,8 @@ use egress::fault::{self, Point};
 use egress::firewall::{self, Count, Coverage, NftError, Rules, StopKind, Walls, cgroup};
 use egress::names::PathName;
 use egress::neighbours;
-<<<<<<< HEAD
 use egress::observe;
 use egress::process::Patience;
-=======
->>>>>>> 133ca8b (WireGuard devices are read by us: bounded, and without a thread each)
 use egress::state::{Intended, PathState, StateError};
 
 use super::alert::Outcome;

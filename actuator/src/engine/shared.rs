@@ -63,6 +63,9 @@ impl Shared {
             engine.mind_the_heartbeat();
             engine.paths()
         };
+        // Read before the engine is held: an alert must not wait for a kernel that is slow.
+        let since = Instant::now();
+        drop(self.board.reader.walls(since));
         let mut order = Order::Found;
         for path in paths {
             let started = Instant::now();
@@ -72,7 +75,7 @@ impl Shared {
             let mut engine = self.turn(format!("the care for path {}", path.name));
             // A converge may have come in between.
             let Some(path) = engine.config().path(path.name.as_str()).cloned() else { continue };
-            if engine.keep_path(&path) == Order::Disturbed {
+            if engine.keep_path(&path, since) == Order::Disturbed {
                 order = Order::Disturbed;
             }
         }

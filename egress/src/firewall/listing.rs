@@ -19,7 +19,7 @@ const ATTEMPTS: u32 = 5;
 pub struct Listing {
     table: Arc<Table>,
     /// Apart from the rest: they move while the rules stay.
-    counters: BTreeMap<String, Count>,
+    counters: Arc<BTreeMap<String, Count>>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -91,13 +91,13 @@ impl Listing {
             chains: table.chains,
             digest: hex(&Sha256::digest(&canonical)),
         };
-        Ok(Some(Self { table: Arc::new(table), counters }))
+        Ok(Some(Self { table: Arc::new(table), counters: Arc::new(counters) }))
     }
 
     /// The same rules, as they have counted since; `None` where these are not the same counters.
     pub fn counted(&self, counters: BTreeMap<String, Count>) -> Option<Self> {
         let same = self.counters.keys().eq(counters.keys());
-        same.then(|| Self { counters, table: Arc::clone(&self.table) })
+        same.then(|| Self { counters: Arc::new(counters), table: Arc::clone(&self.table) })
     }
 
     pub fn chains(&self) -> &[Chain] {

@@ -44,6 +44,8 @@ pub struct Reading {
 #[derive(Debug)]
 struct Told {
     began: Instant,
+    /// Of the ruleset. `None`: somebody wrote while it was read.
+    generation: Option<u32>,
     walls: Result<Walls, Arc<NftError>>,
 }
 
@@ -51,11 +53,25 @@ impl Reader {
     /// The walls as they were at some moment after `since`. Who asks while somebody is told waits,
     /// and takes what comes next together with all others.
     pub fn walls(&self, since: Instant) -> Result<Reading, NftError> {
+        self.read_where(|told| told.began < since)
+    }
+
+    /// The same, and with every rule that anybody has written until now.
+    pub fn walls_as_written(&self, since: Instant) -> Result<Reading, NftError> {
+        self.read_where(|told| {
+            told.began < since
+                || told.generation.is_none()
+                || told.generation != netlink::generation().ok()
+        })
+    }
+
+    fn read_where(&self, is_too_old: impl Fn(&Told) -> bool) -> Result<Reading, NftError> {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.told.as_ref().is_none_or(|told| told.began < since) {
+        if latest.told.as_ref().is_none_or(is_too_old) {
             let began = Instant::now();
             let walls = latest.read().map_err(Arc::new);
-            latest.told = Some(Told { began, walls });
+            let generation = latest.listed.as_ref().map(|listed| listed.generation);
+            latest.told = Some(Told { began, generation, walls });
         }
         let told = latest.told.as_ref().expect("told just now");
         let walls = told.walls.clone().map_err(NftError::Shared)?;

@@ -9,6 +9,7 @@ use crate::error::chain;
 use crate::firewall::{self, Reader, Walls};
 use crate::handshakes::Handshakes;
 use crate::health::{Evidence, Peer, Probe, Verdict, classify};
+use crate::names::EndpointName;
 use crate::netns::within;
 use crate::probe::{Reply, TunnelRequest, Wanted, ask_through};
 use crate::state::Store;
@@ -18,6 +19,9 @@ use crate::state::Store;
 pub struct Cycle {
     pub evidence: Evidence,
     pub verdict: Verdict,
+    /// The endpoint that it is evidence of: the active one when the device was read. `None`: state
+    /// cannot be read, and the verdict says so.
+    pub active: Option<EndpointName>,
     /// From the first try of the tunnel probe to its answer, where it was answered.
     pub probe_took: Option<Duration>,
     /// Of the peer, as the verdict saw it.
@@ -63,16 +67,25 @@ fn check_by(
     // back since.
     let had_roamed = sight
         .active(path)
-        .zip(before)
+        .zip(before.as_ref())
         .is_some_and(|(active, before)| before.likeness(active) == Likeness::Roamed);
     if had_roamed && matches!(evidence.probe, Probe::Silent { .. }) {
         evidence.peer = Peer::Roamed;
     }
+    // What the probe met before a switch says nothing about the endpoint after it.
+    if let (Some(before), Ok(after)) = (&before, &sight.device)
+        && evidence.probe != Probe::Off
+        && !before.is_of_the_same_peer(after)
+    {
+        evidence.probe = Probe::Unknown("the device was switched while it was probed".to_owned());
+    }
     let verdict = classify(&evidence, path.health.handshake_stale_after);
+    let active = sight.state.as_ref().ok().map(|state| state.active.clone());
     let peer = sight.device.ok().and_then(|view| view.peer().cloned());
     Cycle {
         evidence,
         verdict,
+        active,
         probe_took,
         received_bytes: peer.as_ref().map(|peer| peer.received_bytes),
         sent_bytes: peer.as_ref().map(|peer| peer.sent_bytes),

@@ -55,6 +55,12 @@ pub fn look(path: &PathConfig, store: &Store) -> Sight {
     look_by(path, store, Walls::read)
 }
 
+/// The same, where the counters may be those of any moment after `since`: the care of all paths in one
+/// round shares one reading, for as long as nobody writes.
+pub fn look_since(path: &PathConfig, store: &Store, reader: &Reader, since: Instant) -> Sight {
+    look_by(path, store, || Ok(reader.walls_as_written(since)?.walls))
+}
+
 fn look_by(
     path: &PathConfig,
     store: &Store,

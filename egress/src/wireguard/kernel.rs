@@ -22,6 +22,7 @@ const VERSION: u8 = 1;
 const WG_CMD_GET_DEVICE: u8 = 0;
 const WGDEVICE_A_IFNAME: u16 = 2;
 const WGDEVICE_A_PUBLIC_KEY: u16 = 4;
+const WGDEVICE_A_LISTEN_PORT: u16 = 6;
 const WGDEVICE_A_FWMARK: u16 = 7;
 const WGDEVICE_A_PEERS: u16 = 8;
 const WGPEER_A_PUBLIC_KEY: u16 = 1;
@@ -65,6 +66,7 @@ fn joined(parts: Vec<Device>) -> Device {
     for part in parts {
         whole.public_key = whole.public_key.or(part.public_key);
         whole.fwmark = whole.fwmark.or(part.fwmark);
+        whole.listen_port = whole.listen_port.or(part.listen_port);
         for peer in part.peers {
             match whole.peers.last_mut().filter(|last| last.public_key == peer.public_key) {
                 Some(last) => last.allowed.extend(peer.allowed),
@@ -81,6 +83,7 @@ fn part(its: Attributes<'_>) -> Option<Device> {
     Some(Device {
         public_key: key.map(PublicKey::from_bytes),
         fwmark: its.u32(WGDEVICE_A_FWMARK).filter(|mark| *mark != 0),
+        listen_port: its.u16(WGDEVICE_A_LISTEN_PORT),
         peers: peers.map(|(_, one)| peer(Attributes::new(one))).collect::<Option<_>>()?,
     })
 }

@@ -22,6 +22,7 @@ pub struct Device {
     pub public_key: Option<PublicKey>,
     /// `None`: none, which the kernel says by zero.
     pub fwmark: Option<u32>,
+    pub listen_port: Option<u16>,
     pub peers: Vec<Peer>,
 }
 

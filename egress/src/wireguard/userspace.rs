@@ -83,6 +83,7 @@ fn parse(reply: &[u8]) -> io::Result<Device> {
                     let own = some_key(key(value)?).map(SecretKey::from_bytes);
                     device.public_key = own.map(|own| own.public());
                 }
+                "listen_port" => device.listen_port = Some(number(value)?),
                 "fwmark" => device.fwmark = Some(number(value)?).filter(|mark| *mark != 0),
                 _ => {}
             }
@@ -152,10 +153,11 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: Duration = Duration::from_millis(300);
+    const LIMIT: Duration = Duration::from_secs(1);
 
     /// What is read where a daemon answers like this, until whoever asked is gone.
-    fn answered(
+    fn answered_within(
+        limit: Duration,
         answer: impl Fn(&mut std::os::unix::net::UnixStream) + Send + 'static,
     ) -> io::Result<Device> {
         let directory = tempfile::tempdir().expect("a directory");
@@ -168,7 +170,13 @@ mod tests {
                 answer(&mut asked);
             }
         });
-        read(&socket, LIMIT)
+        read(&socket, limit)
+    }
+
+    fn answered(
+        answer: impl Fn(&mut std::os::unix::net::UnixStream) + Send + 'static,
+    ) -> io::Result<Device> {
+        answered_within(LIMIT, answer)
     }
 
     #[test]
@@ -216,7 +224,10 @@ mod tests {
 
     #[test]
     fn an_endless_reply_is_given_up_by_its_size() {
-        let error = answered(|asked| while asked.write_all(b"allowed_ip=0.0.0.0/0\n").is_ok() {});
+        let patience = Duration::from_secs(60);
+        let endless = b"allowed_ip=0.0.0.0/0\n".repeat(1000);
+        let error =
+            answered_within(patience, move |asked| while asked.write_all(&endless).is_ok() {});
         assert_eq!(error.expect_err("endless").kind(), io::ErrorKind::InvalidData);
     }
 

@@ -1,6 +1,7 @@
 //! `figures`: measures what the project promises about time, and about rules that are replaced, in
 //! one run on one machine, so that ratios hold where absolute numbers do not. Never part of a test.
 
+mod idle;
 mod outages;
 mod probes;
 mod saturation;
@@ -33,7 +34,7 @@ struct Arguments {
     /// Only this part.
     #[arg(long)]
     only: Option<Part>,
-    /// How long a tunnel is saturated, with each kind of traffic.
+    /// How long a tunnel is saturated with each kind of traffic, and an idle host is watched.
     #[arg(long, default_value_t = 3)]
     minutes: u32,
     /// Only this kind of traffic: 0 up, 1 down, 2 both ways, 3 up and nothing comes back.
@@ -62,6 +63,7 @@ enum Part {
     Probes,
     Saturation,
     Scrape,
+    Idle,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,6 +86,8 @@ fn main() {
             Part::Probes => probes::probes(arguments.rounds),
             Part::Outages => outages::of_one_kind(arguments.round, arguments.rounds),
             Part::Scrape => scrape::of_size(arguments.round, arguments.rounds),
+            // Minutes, not rounds.
+            Part::Idle => idle::of_size(arguments.round, arguments.rounds),
             Part::Saturation => saturation::of_one_kind(arguments.round, arguments.rounds),
         };
     }
@@ -107,6 +111,11 @@ fn main() {
     if chosen(Part::Scrape) {
         for size in 0..scrape::COUNT {
             print!("{}", in_a_world(Part::Scrape, arguments.rounds, size));
+        }
+    }
+    if chosen(Part::Idle) {
+        for size in 0..idle::COUNT {
+            print!("{}", in_a_world(Part::Idle, arguments.minutes, size));
         }
     }
     if chosen(Part::Outages) {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -88,8 +89,8 @@ impl Times {
     }
 }
 
-/// Each path is locked by a transaction of its own with all those before it, which takes its time.
-fn converge(world: &World) {
+/// Locks all paths.
+pub fn converge(world: &World) {
     let line = world.program_line("actuator", &["converge", "--force"]);
     let line: Vec<&str> = line.iter().map(String::as_str).collect();
     let output = world.run_within(Ns::Egress, &line, "", Duration::from_secs(600));
@@ -146,16 +147,27 @@ pub fn dumps(count: u32) {
 }
 
 /// Processor time of a process and of those that it has waited for.
-fn processor(process: &Process) -> Duration {
+pub fn processor(process: &Process) -> Duration {
+    // utime, stime, cutime, cstime: fields 14 to 17 of proc(5).
+    Duration::from_millis(fields(process, 14..18).iter().sum::<u64>() * 10)
+}
+
+/// Page faults of the processes that a process has waited for: `cminflt` of proc(5).
+pub fn children_faults(process: &Process) -> u64 {
+    fields(process, 11..12)[0]
+}
+
+/// Fields of `/proc/PID/stat`, numbered as in proc(5).
+fn fields(process: &Process, numbers: Range<usize>) -> Vec<u64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).expect("it runs");
+    // The first behind the name, which may have blanks in it, is the third.
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
-    // utime, stime, cutime, cstime: fields 14 to 17 of proc(5), and the first here is 3.
-    let ticks: u64 = fields[11..15].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
+    let numbers = fields[numbers.start - 3..numbers.end - 3].iter();
+    numbers.map(|field| field.parse().expect("a number")).collect()
 }
 
 /// Resident memory in KiB.
-fn memory(process: &Process) -> u64 {
+pub fn memory(process: &Process) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|text| text.split_whitespace().next()?.parse().ok()).expect("a size")
