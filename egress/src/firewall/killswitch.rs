@@ -15,9 +15,10 @@ use super::dsl::{
     Rule, Words, accept, any_of, carries, count, drop, give, goto, in_by, is, is_not, marked,
     names, out_by, prohibit, quoted, rule,
 };
-use super::permits::{add_endpoints, endpoints, in_nets, of, to_addresses};
+use super::permits::{add_endpoints, endpoints, from_addresses, in_nets, of, to_addresses};
 use super::rules::Rules;
 use super::table::{Hook, Policy, TableSpec};
+use super::watch::UNDER_TUNNEL_ADDRESS;
 use super::ways;
 use crate::config::Workload;
 use crate::mark::Mark;
@@ -236,6 +237,14 @@ fn leaving(paths: &[Rules], host: Option<&Rules>, bridged: Option<Mark>) -> Vec<
     rules.extend(bridged.map(pass_bridged));
     rules.extend(by_entrance(paths, "leaving", &drop()));
     rules.extend(by_mark(paths, |path| goto(&of(path, "leaving"))));
+    let tunnels = || paths.iter().map(|path| quoted(&path.interface));
+    for path in paths.iter().filter(|path| path.locks_sockets()) {
+        for from in from_addresses(&path.tunnel_addresses) {
+            let elsewhere = is_not("oifname", any_of(tunnels()));
+            let words = [elsewhere, from, goto(&of(path, "leaving"))];
+            rules.push(rule(words, UNDER_TUNNEL_ADDRESS));
+        }
+    }
     if let Some(host) = host {
         rules.push(rule([goto(&of(host, "leaving"))], "all else that leaves the host"));
     }

@@ -225,12 +225,21 @@ pub fn by_family(rule: impl Fn(&'static str, &'static str) -> Rule) -> Vec<Rule>
 
 /// Those of the addresses that a header holds, as a match on its destination.
 pub fn to_addresses(addresses: &[IpAddr]) -> Vec<Words> {
+    with_addresses(addresses, "daddr")
+}
+
+/// The same as a match on its source.
+pub fn from_addresses(addresses: &[IpAddr]) -> Vec<Words> {
+    with_addresses(addresses, "saddr")
+}
+
+fn with_addresses(addresses: &[IpAddr], field: &str) -> Vec<Words> {
     FAMILIES
         .iter()
         .filter_map(|family| {
             let mine: Vec<&IpAddr> =
                 addresses.iter().filter(|one| header(**one) == family.ip).collect();
-            (!mine.is_empty()).then(|| is(format!("{} daddr", family.ip), any_of(mine)))
+            (!mine.is_empty()).then(|| is(format!("{} {field}", family.ip), any_of(mine)))
         })
         .collect()
 }

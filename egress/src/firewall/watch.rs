@@ -14,7 +14,8 @@ use super::coverage::{Coverage, Covered, Role};
 use super::dsl::{Rule, accept, any_of, carries, count, drop, give, goto, is, is_not, names, rule};
 use super::leaks;
 use super::permits::{
-    add_endpoints, dhcp_and_ndp, dns, endpoint_fragments, endpoints, ntp, of, to_nets,
+    add_endpoints, dhcp_and_ndp, dns, endpoint_fragments, endpoints, from_addresses, ntp, of,
+    to_nets,
 };
 use super::rules::Rules;
 use super::table::{Hook, Policy, TableSpec};
@@ -95,6 +96,9 @@ fn own_frames(role: &Role) -> Option<Vec<Rule>> {
     }
 }
 
+pub const UNDER_TUNNEL_ADDRESS: &str =
+    "under the tunnel's address: the kernel's own answers have no socket to be known by";
+
 /// Which path a frame belongs to.
 fn leaving(paths: &[Rules], host: Option<&Rules>) -> Vec<Rule> {
     let mut rules = endpoints();
@@ -106,8 +110,13 @@ fn leaving(paths: &[Rules], host: Option<&Rules>) -> Vec<Rule> {
         let words = [carries("meta mark", path.workload_mark), way()];
         rules.push(rule(words, "of this path's workload, by its bit in the mark"));
         if let Workload::Users(uids) = &path.workload {
-            let words = [is("meta skuid", any_of(uids)), way()];
+            // IP only: a tunnel packet in a PPPoE session still belongs to the user's socket.
+            let ip = is("meta protocol", any_of(["ip", "ip6"]));
+            let words = [ip, is("meta skuid", any_of(uids)), way()];
             rules.push(rule(words, "of this path's workload, by its socket"));
+        }
+        for from in from_addresses(&path.tunnel_addresses) {
+            rules.push(rule([from, way()], UNDER_TUNNEL_ADDRESS));
         }
     }
     rules.extend(host.map(|host| rule([goto(&of(host, "path"))], "all else that leaves the host")));
