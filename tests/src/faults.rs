@@ -138,10 +138,11 @@ impl World {
     /// `target`, first of all its rules, and the route to `target` goes by the uplink.
     #[track_caller]
     pub fn punch_hole(&self, target: Ipv4Addr) {
-        let rules: String = ["output", "forward"]
-            .map(|chain| format!("insert rule inet vpn_egress {chain} ip daddr {target} accept\n"))
-            .concat();
-        self.nft(Ns::Egress, &rules);
+        let hole =
+            |chain| format!("insert rule inet vpn_egress {chain} ip daddr {target} accept\n");
+        self.nft(Ns::Egress, &["output", "forward"].map(hole).concat());
+        // Where the killswitch is ours, the verdict is taken in this one.
+        self.run(Ns::Egress, &["nft", &hole("leaving")]);
         self.route_outside(target);
     }
 
