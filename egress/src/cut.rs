@@ -117,19 +117,13 @@ pub fn by_tunnel(path: &PathConfig) -> Option<Way> {
 /// What was tried, and why the path is not cut by it.
 pub fn tunnel(path: &PathConfig) -> Result<Way, NotCut> {
     let disarmed = device::disarm(path);
-    match by_tunnel(path) {
-        Some(way) => return Ok(way),
-        None => tracing::debug!(path = %path.name, ?disarmed, "the device keeps its peer"),
+    if let Some(way) = by_tunnel(path) {
+        return Ok(way);
     }
     let peer = disarmed.map_or_else(chain, |()| "the device keeps its peer".to_owned());
-    match firewall::enforced::killswitch(&path.name) {
-        Ok(true) => {}
-        Ok(false) | Err(_) => {
-            let link = "left up: the killswitch is not seen to hold, and packets would leave in \
-                        clear"
-                .to_owned();
-            return Err(NotCut { peer, link });
-        }
+    if !matches!(firewall::enforced::killswitch(&path.name), Ok(true)) {
+        let link = "left up: the killswitch is not seen to hold, and packets would leave in clear";
+        return Err(NotCut { peer, link: link.to_owned() });
     }
     let down = set_link(path, "down");
     match (by_tunnel(path), down) {

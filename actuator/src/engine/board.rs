@@ -135,7 +135,7 @@ impl Board {
     pub fn busy(&self) -> Option<Busy> {
         let act = locked(&self.act).clone()?;
         let since = act.since.elapsed();
-        (since >= WORTH_SHOWING).then(|| Busy { with: act.what, seconds: since.as_secs() })
+        (since >= WORTH_SHOWING).then_some(Busy { with: act.what, seconds: since.as_secs() })
     }
 
     /// What has been waited for, and how long, the longest first.

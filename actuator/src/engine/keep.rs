@@ -339,7 +339,7 @@ impl Engine {
         match &trouble {
             None => tracing::info!(path = %path.name, "the tunnel was given back"),
             Some(error) => {
-                tracing::error!(path = %path.name, error, "the tunnel was not given back")
+                tracing::error!(path = %path.name, error, "the tunnel was not given back");
             }
         }
         trouble

@@ -168,9 +168,9 @@ impl Board {
     pub(super) fn read(&self, view: &View, wanted: Wanted) -> Status {
         let look = |path| {
             let sight = observe::look(path, &self.store);
-            self.path_status(view, path, &sight, sight.standing(path))
+            self.path_status(view, path, &sight, &sight.standing(path))
         };
-        let mut status = self.frame(view, view.config.paths.iter().map(look).collect());
+        let mut status = Self::frame(view, view.config.paths.iter().map(look).collect());
         if wanted == Wanted::ByPeople {
             for (one, path) in status.paths.iter_mut().zip(&view.config.paths) {
                 one.decisions = self.history.last(&path.name, DECISIONS);
@@ -195,9 +195,9 @@ impl Board {
                 took: observe::Took::default(),
             };
             let standing = Standing::Unknown("the kernel was not read".to_owned());
-            self.path_status(view, path, &sight, standing)
+            self.path_status(view, path, &sight, &standing)
         };
-        self.frame(view, view.config.paths.iter().map(look).collect())
+        Self::frame(view, view.config.paths.iter().map(look).collect())
     }
 
     /// Brings to now what does not need more than state and this process: what is latched, what was
@@ -220,7 +220,7 @@ impl Board {
         }
     }
 
-    fn frame(&self, view: &View, paths: Vec<PathStatus>) -> Status {
+    fn frame(view: &View, paths: Vec<PathStatus>) -> Status {
         let watchdog = view.heartbeat.silence(&view.config).filter(|_| view.begun);
         Status {
             schema: SCHEMA,
@@ -240,7 +240,7 @@ impl Board {
         view: &View,
         path: &PathConfig,
         sight: &Sight,
-        standing: Standing,
+        standing: &Standing,
     ) -> PathStatus {
         let state = sight.state.as_ref().ok();
         let device = sight.device.as_ref().ok();
@@ -249,11 +249,11 @@ impl Board {
         let count = sight.walls.as_ref().ok();
         let count = count.and_then(|walls| walls.counts(&path.name).leaked.sum());
         let chosen = state.and_then(|state| state.chosen.as_ref());
-        let cut = is_stop(sight, &standing).then(|| self.stops.look(path)).flatten();
+        let cut = is_stop(sight, standing).then(|| self.stops.look(path)).flatten();
         let killswitch = sight.integrity().into_iter().find(|(table, _)| *table == "killswitch");
         PathStatus {
             path: path.name.to_string(),
-            standing: word(&standing, sight),
+            standing: word(standing, sight),
             latched: self.is_latched(path, sight),
             cut: cut.map(|cut| CutStatus { by: cut.by, since: view.begun.then_some(cut.since.0) }),
             locked: killswitch.map(|(_, intact)| intact),
@@ -275,7 +275,7 @@ impl Board {
             leak_baseline: state.map(|state| {
                 (state.leak_baseline + state.guard_baseline).saturating_sub(state.leaks_carried)
             }),
-            stop: stop(&standing, sight),
+            stop: stop(standing, sight),
             unlocked: state.and_then(|state| state.unlocked.as_ref()).map(Given::from),
             // By the clock of now, whatever it was when the pause began.
             paused_until: state
