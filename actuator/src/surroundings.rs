@@ -111,9 +111,9 @@ fn bridged(path: &PathConfig, sysctls: &Path, devices: &Path) -> Option<String> 
 
 /// systemd-networkd removes rules that are not its own, unless it is told not to.
 fn removed_rules(directories: &[PathBuf]) -> Option<String> {
-    let manages = setting(directories, "ManageForeignRoutingPolicyRules");
-    let managed = manages.is_none_or(|value| ["yes", "true", "1", "on"].contains(&value.as_str()));
-    managed.then(|| {
+    let written = setting(directories, "ManageForeignRoutingPolicyRules");
+    let removes = written.is_none_or(|value| ["yes", "true", "1", "on"].contains(&value.as_str()));
+    removes.then(|| {
         "routing: systemd-networkd removes the tunnel's routing rules whenever it starts or is \
          reconfigured; the daemon puts them back. To keep them, write [Network] and \
          ManageForeignRoutingPolicyRules=no into /etc/systemd/networkd.conf.d/vpn-egress.conf"

@@ -32,7 +32,7 @@ fn versions(world: &World) -> Vec<Version> {
     }
     for version in &mut found {
         let said = run(world, version, &["nft", "--version"]);
-        version.name = said.split(' ').nth(1).unwrap_or_default().to_owned();
+        said.split(' ').nth(1).unwrap_or_default().clone_into(&mut version.name);
     }
     found
 }
@@ -55,7 +55,7 @@ fn try_to_run(world: &World, version: &Version, line: &[&str]) -> Output {
 #[track_caller]
 fn actuator(world: &World, version: &Version, arguments: &[&str]) -> String {
     let line = world.program_line("actuator", arguments);
-    run(world, version, &Vec::from_iter(line.iter().map(String::as_str)))
+    run(world, version, &line.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// What the last converge has read back from the kernel.
@@ -102,7 +102,7 @@ fn s7_rules_have_one_digest_whichever_nft_wrote_them() {
 fn is_intact(world: &World, version: &Version) -> bool {
     let line = world.program_line("actuator", &["status", "--json"]);
     // Its exit code says whether all is well.
-    let output = try_to_run(world, version, &Vec::from_iter(line.iter().map(String::as_str)));
+    let output = try_to_run(world, version, &line.iter().map(String::as_str).collect::<Vec<_>>());
     let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     status["paths"][0]["rules_intact"] == true
 }

@@ -84,7 +84,8 @@ fn without_nft(how: Misbehaviour, name: &str) {
         assert!(recorded.contains("the tunnel's peer and key were taken off"), "{recorded}");
         for alert in [leak(), tunnel_down("primary")] {
             eventually(SOON, "it is stopped already", || {
-                world.notify_now(&[alert.clone()]) == (200, vec!["already_stopped".to_owned()])
+                world.notify_now(std::slice::from_ref(&alert))
+                    == (200, vec!["already_stopped".to_owned()])
             });
         }
         assert_nothing_passes(world, &workload, "while nft is tried again");

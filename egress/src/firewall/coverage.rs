@@ -138,7 +138,7 @@ fn own_addresses(link: &Link, links: &[Link]) -> Vec<MacAddress> {
         }
     }
     let address = |one: &Link| one.address.filter(|_| above.contains(&one.index));
-    BTreeSet::from_iter(links.iter().filter_map(address)).into_iter().collect()
+    links.iter().filter_map(address).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The indices of the devices that need no cover.
@@ -148,7 +148,7 @@ fn excluded(basis: &Basis, links: &[Link]) -> BTreeSet<u32> {
         !basis.allowed.is_empty() && lists.all(|names| names.contains(&link.name))
     };
     let is_inside = |link: &&Link| allowed(link) || basis.entrances.contains(&link.name);
-    let inside = BTreeSet::from_iter(links.iter().filter(is_inside).map(|link| link.index));
+    let inside: BTreeSet<u32> = links.iter().filter(is_inside).map(|link| link.index).collect();
     let is_excluded = |link: &&Link| {
         link.name == "lo"
             || basis.tunnels.contains(&link.name)
@@ -160,11 +160,11 @@ fn excluded(basis: &Basis, links: &[Link]) -> BTreeSet<u32> {
 
 /// These devices, and the ports of those that are bridges.
 fn with_ports(names: &[String], links: &[Link]) -> Vec<String> {
-    let named = links.iter().filter(|link| names.contains(&link.name));
-    let inside = BTreeSet::from_iter(named.map(|link| link.index));
+    let listed = links.iter().filter(|link| names.contains(&link.name));
+    let inside: BTreeSet<u32> = listed.map(|link| link.index).collect();
     let is_port = |link: &&Link| link.master.is_some_and(|master| inside.contains(&master));
     let ports = links.iter().filter(is_port).map(|link| link.name.clone());
-    BTreeSet::from_iter(names.iter().cloned().chain(ports)).into_iter().collect()
+    names.iter().cloned().chain(ports).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    fn path(lines: serde_json::Value) -> Rules {
+    fn path(lines: &serde_json::Value) -> Rules {
         let mut json = serde_json::json!({
             "name": "media", "interface": "wg0", "fwmark": 0xca6c, "dns": "refuse",
             "allow_interfaces": [], "allow": [], "management": [], "ntp": [], "endpoints": [],
@@ -218,9 +218,9 @@ mod tests {
             link(6, "docker0", "bridge"),
             Link { master: Some(6), ..link(7, "veth7", "veth") },
         ];
-        let path = path(serde_json::json!({"allow_interfaces": ["docker0"]}));
+        let path = path(&serde_json::json!({"allow_interfaces": ["docker0"]}));
         assert_eq!(
-            roles(&[path.clone()], &links),
+            roles(std::slice::from_ref(&path), &links),
             [
                 ("eth0".to_owned(), Role::Shared { own: macs(&[2]) }),
                 ("eth1".to_owned(), Role::Shared { own: macs(&[3]) }),
@@ -240,7 +240,7 @@ mod tests {
             Link { lower: Some(3), ..link(11, "macvtap0", "macvtap") },
         ];
         assert_eq!(
-            roles(&[path(serde_json::json!({}))], &links),
+            roles(&[path(&serde_json::json!({}))], &links),
             [
                 ("br0".to_owned(), Role::Shared { own: macs(&[9, 10]) }),
                 ("br0.7".to_owned(), Role::Shared { own: macs(&[10]) }),
@@ -258,7 +258,7 @@ mod tests {
             Link { master: Some(6), ..link(7, "veth7", "veth") },
         ];
         let workload = serde_json::json!({"workload": {"interfaces": ["br-work"]}});
-        let found = roles(&[path(workload)], &links);
+        let found = roles(&[path(&workload)], &links);
         assert_eq!(found[0], ("br-work".to_owned(), Role::Entrance));
         assert_eq!(found.len(), 2, "{found:?}");
     }

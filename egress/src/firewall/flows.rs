@@ -134,7 +134,9 @@ fn by_destination(
     for ((to, number), _) in elements(kernel, table, set, read)? {
         found.entry(to).or_default().push(number);
     }
-    found.values_mut().for_each(|numbers| numbers.sort_unstable());
+    for numbers in found.values_mut() {
+        numbers.sort_unstable();
+    }
     Ok(found)
 }
 

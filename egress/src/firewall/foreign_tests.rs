@@ -228,7 +228,7 @@ fn a_mark_that_is_lost_is_named_with_its_rule() {
         json!([{"mangle": {"key": ct.clone(), "value": mark}}]),
         json!([is("tcp", "dport", "==", &json!(443)), set(json!(1))]),
     ] {
-        let found = said(route, &[harmless.clone()]);
+        let found = said(route, std::slice::from_ref(&harmless));
         let tunnel = found.iter().any(|one| one.contains("handshakes"));
         assert!(!tunnel, "{harmless}: {found:?}");
     }

@@ -161,7 +161,7 @@ impl Rules {
 /// Sorted, each once: all endpoints of a path share them.
 fn tunnel_addresses(endpoints: &[Endpoint]) -> Vec<IpAddr> {
     let all = endpoints.iter().flat_map(|endpoint| &endpoint.tunnel_addresses);
-    BTreeSet::from_iter(all.map(IpNet::addr)).into_iter().collect()
+    all.map(IpNet::addr).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Of the path that stands for those that are not known.

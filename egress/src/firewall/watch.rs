@@ -161,7 +161,7 @@ fn outside(path: &Rules, allowed: &[String]) -> Vec<Rule> {
         rules.push(rule([is("oifname", names(allowed)), accept()], ALLOW));
     }
     if path.dns == DnsPolicy::Refuse {
-        rules.extend(dns(&[leaked.clone()], DNS));
+        rules.extend(dns(std::slice::from_ref(&leaked), DNS));
     }
     rules.extend(to_nets(&path.allow, ALLOW));
     rules.extend(to_nets(&path.management, ALLOW));

@@ -94,7 +94,7 @@ fn host_sends(path: &Rules) -> Vec<Rule> {
 /// The verdict on what the host sends and forwards. What has no input device was sent here; discovery
 /// comes first, for the kernel names a device there.
 fn host_leaves(path: &Rules) -> Vec<Rule> {
-    let mut rules = Vec::from(dhcp_and_ndp());
+    let mut rules = dhcp_and_ndp();
     rules.push(rule([is("iif", 0), jump(&of(path, "permitted"))], "what the host may send"));
     rules.push(rule([jump(&of(path, "forwardable"))], "what it may forward"));
     rules.push(rule([count(&of(path, "blocked")), drop()], BLOCKED));

@@ -68,13 +68,13 @@ fn read(message: &Message<'_>) -> io::Result<Option<RoutingRule>> {
     }
     let flags = u32::from_ne_bytes(header[8..12].try_into().map_err(|_| not_understood())?);
     let mark = attributes.u32(FRA_FWMARK).unwrap_or(0);
-    let mask = attributes.u32(FRA_FWMASK).unwrap_or(0);
+    let bits = attributes.u32(FRA_FWMASK).unwrap_or(0);
     let other = [FRA_IIFNAME, FRA_OIFNAME].iter().any(|kind| attributes.get(*kind).is_some())
         || (FRA_UID_RANGE..=FRA_SPORT_RANGE + 1).any(|kind| attributes.get(kind).is_some());
     Ok(Some(RoutingRule {
         priority: attributes.u32(FRA_PRIORITY).unwrap_or(0),
         table: attributes.u32(FRA_TABLE).unwrap_or(u32::from(header[4])),
-        mark: (mask != 0).then_some((mark, mask)),
+        mark: (bits != 0).then_some((mark, bits)),
         inverted: flags & FIB_RULE_INVERT != 0,
         narrower: header[1] != 0 || header[2] != 0 || other,
     }))
@@ -96,7 +96,7 @@ impl fmt::Display for RoutingRule {
         }
         match self.mark {
             Some((mark, u32::MAX)) => write!(f, "fwmark {mark:#x}, ")?,
-            Some((mark, mask)) => write!(f, "fwmark {mark:#x}/{mask:#x}, ")?,
+            Some((mark, bits)) => write!(f, "fwmark {mark:#x}/{bits:#x}, ")?,
             None => {}
         }
         match self.table {

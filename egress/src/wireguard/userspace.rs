@@ -91,7 +91,7 @@ fn parse(reply: &[u8]) -> io::Result<Device> {
         };
         match name {
             "preshared_key" => {
-                peer.preshared_key = some_key(key(value)?).map(SecretKey::from_bytes)
+                peer.preshared_key = some_key(key(value)?).map(SecretKey::from_bytes);
             }
             "endpoint" => peer.address = Some(number(value)?),
             "persistent_keepalive_interval" => peer.persistent_keepalive = number(value)?,
