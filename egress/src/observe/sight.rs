@@ -110,7 +110,10 @@ impl Sight {
     /// is: a renamed or recreated device is another one.
     pub fn coverage(&self) -> Result<Vec<(Device, bool)>, &String> {
         let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
-        let recorded = intended.map(|intended| intended.coverage.clone()).unwrap_or_default();
+        // Before a first load nobody knows which devices are to be covered.
+        let Some(recorded) = intended.map(|intended| &intended.coverage) else {
+            return Ok(Vec::new());
+        };
         let wanted = recorded.wanted(self.links.as_ref()?).devices.into_iter();
         let attached = |one: &Covered| {
             recorded.covers(one) && self.walls.as_ref().is_ok_and(|walls| walls.watches(one))
