@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::addresses::{FWMARK, Ns, TUNNEL, UPLINK, WIREGUARD_PORT, WORLD, WORLD_HOLE};
+use crate::container::BRIDGE;
 use crate::egress_config::EgressConfig;
 use crate::eventually::eventually;
 use crate::flood::Flood;
@@ -103,7 +104,8 @@ impl World {
     pub fn converge_other_endpoints(&self, number: u32) {
         let host = 20 + u8::try_from(number % 200).unwrap_or(0);
         let extra_endpoints = vec![([203, 0, 113, host], WIREGUARD_PORT).into()];
-        self.write_config(&EgressConfig { extra_endpoints, ..EgressConfig::quick() });
+        let path_lines = vec![format!("allow_interfaces: [{BRIDGE}]")];
+        self.write_config(&EgressConfig { extra_endpoints, path_lines, ..EgressConfig::quick() });
         let said = self.actuator_ok(&["converge"]);
         assert!(said.contains("killswitch and watch loaded"), "{said}");
     }

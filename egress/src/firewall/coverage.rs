@@ -35,8 +35,11 @@ pub enum Role {
     /// An Ethernet device on which other machines' frames may leave as well: macvlan guests in other
     /// namespaces. A frame is this host's where it has one of these addresses, or a socket here.
     Shared { own: Vec<MacAddress> },
-    /// A bridge's port, or the parent of a macvtap: a virtual machine's frames have a socket here too.
+    /// The parent of a macvtap: a virtual machine's frames have a socket here too.
     Guests { own: Vec<MacAddress> },
+    /// A bridge's port. What this host sends by the bridge is judged there; here it is what a socket sends
+    /// by the port itself. A reset that the kernel makes for a bridged packet leaves by the port alone.
+    Port { own: Vec<MacAddress> },
 }
 
 /// What of the rules decides which devices are covered.
@@ -115,7 +118,13 @@ fn role(link: &Link, links: &[Link]) -> Role {
         .and_then(|master| links.iter().find(|one| one.index == master))
         .is_some_and(|master| master.is("bridge"));
     let carries_taps = links.iter().any(|one| one.is("macvtap") && one.lower == Some(link.index));
-    if is_port || carries_taps { Role::Guests { own } } else { Role::Shared { own } }
+    if is_port {
+        Role::Port { own }
+    } else if carries_taps {
+        Role::Guests { own }
+    } else {
+        Role::Shared { own }
+    }
 }
 
 /// The addresses that this host's own frames have on a device: its own, that of the bridge or bond
@@ -244,7 +253,7 @@ mod tests {
             [
                 ("br0".to_owned(), Role::Shared { own: macs(&[9, 10]) }),
                 ("br0.7".to_owned(), Role::Shared { own: macs(&[10]) }),
-                ("eth0".to_owned(), Role::Guests { own: macs(&[2, 9, 10]) }),
+                ("eth0".to_owned(), Role::Port { own: macs(&[2, 9, 10]) }),
                 ("eth1".to_owned(), Role::Guests { own: macs(&[3]) }),
             ]
         );

@@ -85,11 +85,15 @@ const OTHERS_FRAMES: &str = "another machine's: a guest on this link, or what a 
 fn own_frames(role: &Role) -> Option<Vec<Rule>> {
     let others =
         |own: &[MacAddress]| rule([is_not("ether saddr", any_of(own)), accept()], OTHERS_FRAMES);
+    let sent_here = || {
+        let words = [is("meta skuid", "0-4294967295"), goto(LEAVING)];
+        rule(words, "of a socket of this host")
+    };
     match role {
-        Role::Shared { own } => {
-            let sent_here = [is("meta skuid", "0-4294967295"), goto(LEAVING)];
-            let why = "of a socket of this host, whatever address it claims";
-            Some(vec![rule(sent_here, why), others(own), judged()])
+        Role::Shared { own } => Some(vec![sent_here(), others(own), judged()]),
+        Role::Port { own } => {
+            let rest = rule([accept()], "judged at the bridge");
+            Some(vec![others(own), sent_here(), rest])
         }
         Role::Guests { own } => Some(vec![others(own), judged()]),
         Role::Entrance | Role::Host => None,
