@@ -8,12 +8,12 @@ use crate::config::{Endpoint, PathConfig};
 use crate::cut;
 use crate::device::{DeviceView, Likeness};
 use crate::error::chain;
-use crate::firewall::{self, Covered, Listing};
+use crate::firewall::{self, Coverage, Covered, Listing};
 use crate::handshakes::Handshakes;
 use crate::health::{Clock, Evidence, Leak, Lock, Peer, Probe, Standing, Uplink};
 use crate::links::Link;
 use crate::probe::uplink::{self, Device, UplinkVerdict};
-use crate::state::{PathState, Timestamp};
+use crate::state::{PathState, StateError, Timestamp};
 
 /// What time servers correct at a stroke on an ordinary day; it has passed before it matters.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
@@ -109,10 +109,12 @@ impl Sight {
     /// The devices that packets can leave by now, each with whether the watch was attached to it as it
     /// is: a renamed or recreated device is another one.
     pub fn coverage(&self) -> Result<Vec<(Device, bool)>, &String> {
-        let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
-        // Before a first load nobody knows which devices are to be covered.
-        let Some(recorded) = intended.map(|intended| &intended.coverage) else {
-            return Ok(Vec::new());
+        let recorded = match &self.state {
+            Ok(PathState { intended: Some(intended), .. }) => intended.coverage.clone(),
+            // Before a first load nobody knows which devices are to be covered.
+            Ok(_) | Err(StateError::Missing { .. }) => return Ok(Vec::new()),
+            // Unknown is not covered (S7).
+            Err(_) => Coverage::default(),
         };
         let wanted = recorded.wanted(self.links.as_ref()?).devices.into_iter();
         let attached = |one: &Covered| {
