@@ -57,7 +57,7 @@ const AF_INET6: u8 = 10;
 pub struct Tracked {
     /// The end that the kernel believes to have opened it.
     pub opener: IpAddr,
-    /// Its first packet was not seen: the opener is whoever spoke first since.
+    /// Its first packet was not seen: the side that spoke first since then counts as the opener.
     pub is_picked_up: bool,
     id: u32,
 }

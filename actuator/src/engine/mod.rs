@@ -262,7 +262,7 @@ impl Engine {
         kind: StopKind,
     ) -> Result<(Cut, Option<String>), String> {
         let table = self.stops.by_rules(&self.config, path, kind)?;
-        // The stop itself, and then its copy: the copy alone would be nobody's latch.
+        // The stop itself first, then its copy: the copy alone is not a latch.
         self.guard_stop(&table.cut, &table.living);
         let since = Timestamp::now();
         Ok((self.stops.known(&path.name).unwrap_or(Cut { by: Way::Nftables, since }), None))

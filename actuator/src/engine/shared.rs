@@ -40,7 +40,7 @@ impl Shared {
         &self.board
     }
 
-    /// Waits for a turn. `act` says what for, to whoever waits meanwhile.
+    /// Waits for a turn. `act` names the work; it is shown to callers that wait meanwhile.
     pub fn lock(&self, act: impl Into<String>) -> Turn<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let turn = self.turn(act.into());

@@ -33,7 +33,7 @@ const DECISIONS: usize = 10;
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
     pub schema: u32,
-    /// Of whoever says so: the daemon, or a command where there is none.
+    /// Of the reporting program: the daemon, or a command where there is no daemon.
     pub pid: u32,
     /// Whether that is the daemon.
     pub daemon: bool,

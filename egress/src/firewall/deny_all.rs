@@ -1,7 +1,7 @@
 //! The boot's first rules: everything is refused until the lock is loaded. As few expressions as
 //! possible, so that a cold kernel needs one module for them (`nf_tables`) and not the ten of the lock.
 //!
-//! The table is deleted in the transaction that loads the killswitch, whoever loads it: between the two
+//! The transaction that loads the killswitch deletes this table, in every program: between the two
 //! there is no gap, and this one never outlives the lock it stood in for. It is never loaded on a host
 //! that nobody has converged, nor where a killswitch is loaded: it permits no `management`.
 
