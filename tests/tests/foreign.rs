@@ -41,9 +41,11 @@ const BREAKS: &[Breaks] = &[
             "link set ts1 up",
             "link set ts0 up",
             "route add default dev ts0 table 52",
+            // The tunnel's own packets keep their way; wireguard-go would notice the change at its own time.
+            "rule add priority 5260 fwmark 0xca6c lookup main",
             "rule add priority 5270 lookup 52",
         ],
-        undo: &["rule del priority 5270", "link del ts0"],
+        undo: &["rule del priority 5270", "rule del priority 5260", "link del ts0"],
         said: &[
             "ip rule 5270 (table 52) sends what this host sends to the internet by ts0, not by wg0",
         ],
