@@ -190,10 +190,11 @@ pub fn carry_out(shared: &Shared, ask: &Ask) -> Reply {
 
 /// Takes seconds where one is silent, and holds nothing up meanwhile: a leak must not wait for it.
 fn ask_standbys(shared: &Shared) {
-    let (paths, store, latest) = shared.board().probe_inputs();
+    let board = shared.board();
+    let view = board.view();
     std::thread::scope(|scope| {
-        for path in &paths {
-            scope.spawn(|| latest.ask_standbys(path, &store));
+        for path in &view.config.paths {
+            scope.spawn(|| board.ask_standbys(path));
         }
     });
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ const REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_millis(500);
 
 pub struct Options {
-    /// Open already, and not served before the first look.
+    /// Open already, and served once the first look has the engine.
     pub listeners: Vec<TcpListener>,
     pub gate: Gate,
     pub telemetry_path: String,
@@ -66,18 +66,30 @@ pub fn serve(engine: Engine, options: Options, runtime: &Runtime) -> Result<(), 
         engine.metrics().prepare(path.name.as_str(), &endpoints);
     }
     let shared = Shared::new(engine);
+    shared.board().serves();
+    let supervisor = Supervisor::of_environment();
+    let (took_turn, first_turn) = sync_channel(0);
+    let (of_look, supervisor_of_look) = (shared.clone(), supervisor.clone());
+    vital::once("first look", move || first_look(&of_look, &supervisor_of_look, &took_turn));
+    // Whoever asks for an act from now on waits for the first look, or acts without the engine.
+    first_turn.recv().ok();
+    runtime.block_on(run(shared, options, &supervisor))
+}
+
+/// Brings lock and latch into force. Pages and alerts are answered meanwhile, however long an `nft`
+/// takes; nobody is told that the daemon is ready before it is done.
+fn first_look(shared: &Shared, supervisor: &Supervisor, took_turn: &SyncSender<()>) {
     {
-        // The first look comes before anything is answered: lock and latch are in force by then.
         let mut engine = shared.lock("the first look");
+        took_turn.send(()).ok();
         engine.stand_guard();
         engine.begin();
     }
     // The page for those who ask while the kernel cannot be read.
     shared.board().status(Wanted::ByMetrics);
-    let supervisor = Supervisor::of_environment();
-    start_care(&shared, &supervisor);
-    start_cycles(&shared, &supervisor);
-    runtime.block_on(run(shared, options, &supervisor))
+    start_care(shared, supervisor);
+    start_cycles(shared, supervisor);
+    supervisor.ready();
 }
 
 fn start_care(shared: &Shared, supervisor: &Supervisor) {
@@ -108,14 +120,11 @@ fn start_cycles(shared: &Shared, supervisor: &Supervisor) {
     let shared = shared.clone();
     vital::rounds("cycle", supervisor, move |beat| {
         let started = Instant::now();
-        let (paths, store, latest) = shared.board().probe_inputs();
-        let reader = shared.board().reader();
+        let board = shared.board();
+        let view = board.view();
+        let paths = &view.config.paths;
         let interval = paths.iter().map(|path| path.health.interval).min();
-        thread::scope(|scope| {
-            for path in &paths {
-                scope.spawn(|| latest.cycle(path, &store, &reader));
-            }
-        });
+        board.cycle(paths);
         beat.rest(interval.unwrap_or(CARE).saturating_sub(started.elapsed()));
     });
 }
@@ -139,7 +148,6 @@ async fn run(shared: Shared, options: Options, supervisor: &Supervisor) -> Resul
     let requests = move |request| control::serve_request(shared.clone(), request);
     let only = nix::unistd::geteuid().as_raw();
     supervisor.expect_runtime();
-    supervisor.ready();
     tokio::join!(
         web::serve(options.listeners, Site::new(options.gate, alerts, refused)),
         web::serve_local(socket, only, requests, server::terminated()),

@@ -23,17 +23,33 @@ pub fn rounds(
             beat.beat();
         }
     };
+    start(name, run);
+}
+
+/// Runs `work` on a thread of its own, to its end.
+pub fn once(name: &'static str, work: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        let _end = Vital(name);
+        work();
+    };
+    start(name, run);
+}
+
+fn start(name: &'static str, run: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(run) {
         tracing::error!(name, %error, "thread cannot be started: ended, the lock stays");
         std::process::exit(exit::REFUSED.into());
     }
 }
 
-/// Dropped when its thread panics, and never else.
+/// Ends the program where its thread panics.
 struct Vital(&'static str);
 
 impl Drop for Vital {
     fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
         tracing::error!(thread = self.0, "thread has died: ended, the lock stays");
         std::process::exit(exit::REFUSED.into());
     }

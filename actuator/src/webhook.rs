@@ -65,6 +65,10 @@ impl Webhook {
             path if path == self.telemetry_path => {
                 self.metrics(web::scrape_timeout(&request)).await
             }
+            "/-/ready" if !self.engine.board().is_ready() => {
+                let said = format!("not yet: {}\n", self.engine.board().why_busy());
+                answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, said)
+            }
             "/-/healthy" | "/-/ready" => answer(StatusCode::OK, TEXT, "ok\n"),
             "/" => answer(StatusCode::OK, "text/html; charset=utf-8", self.landing()),
             _ => answer(StatusCode::NOT_FOUND, TEXT, "not found\n"),

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +51,9 @@ pub enum DeviceError {
         #[source]
         source: io::Error,
     },
+    /// It was read for several, who all see the same.
+    #[error(transparent)]
+    Shared(#[from] Arc<DeviceError>),
     #[error("interface {interface} did not answer")]
     Hung {
         interface: String,

@@ -22,7 +22,6 @@ pub mod links;
 pub mod mark;
 pub mod names;
 pub mod neighbours;
-mod net_devices;
 pub(crate) mod netlink;
 pub mod netns;
 pub mod observe;

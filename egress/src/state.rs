@@ -8,13 +8,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::cut::Way;
 use crate::fault::{self, Point};
-use crate::file;
+use crate::file::{self, Stamp};
 use crate::firewall::{Coverage, Rules};
 use crate::names::{EndpointName, PathName};
 use crate::pause::PauseClock;
@@ -187,11 +188,19 @@ impl PathState {
 #[derive(Debug, Clone)]
 pub struct Store {
     directory: PathBuf,
+    /// What was read last, and the file that it was read from.
+    known: Arc<Mutex<BTreeMap<PathName, Known>>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    stamp: Stamp,
+    state: Arc<PathState>,
 }
 
 impl Store {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), known: Arc::default() }
     }
 
     pub fn directory(&self) -> &Path {
@@ -220,6 +229,26 @@ impl Store {
     }
 
     pub fn read(&self, path: &PathName) -> Result<PathState, StateError> {
+        self.shared(path).map(|state| PathState::clone(&state))
+    }
+
+    /// The same, by reference. The file is read again only where it is another one than before.
+    pub fn shared(&self, path: &PathName) -> Result<Arc<PathState>, StateError> {
+        let stamp = Stamp::of(&self.file(path));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = known.get(path).filter(|known| Some(&known.stamp) == stamp.as_ref()) {
+            return Ok(Arc::clone(&same.state));
+        }
+        known.remove(path);
+        let state = Arc::new(self.read_file(path)?);
+        // Where it was replaced meanwhile, the stamp is that of the older one, and says so.
+        if let Some(stamp) = stamp {
+            known.insert(path.clone(), Known { stamp, state: Arc::clone(&state) });
+        }
+        Ok(state)
+    }
+
+    fn read_file(&self, path: &PathName) -> Result<PathState, StateError> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,

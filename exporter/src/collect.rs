@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use egress::config::PathConfig;
 use egress::error::chain;
-use egress::firewall::Reader;
 use egress::health::Probe;
 use egress::names::EndpointName;
-use egress::observe::{self, Looked, Sight};
+use egress::observe::{self, Kernel, Looked, Sight};
 use egress::state::Store;
 
 use crate::current::Current;
@@ -65,7 +64,7 @@ impl Failure {
 pub struct Collect {
     pub current: Arc<Current>,
     pub store: Store,
-    pub reader: Arc<Reader>,
+    pub kernel: Arc<Kernel>,
     pub cycles: Cycles,
     pub exemption: Exemption,
     totals: Totals,
@@ -75,14 +74,14 @@ pub struct Collect {
 
 impl Collect {
     pub fn new(
-        (current, store, reader): (&Arc<Current>, &Store, &Arc<Reader>),
+        (current, store, kernel): (&Arc<Current>, &Store, &Arc<Kernel>),
         cycles: Cycles,
         exemption: Exemption,
     ) -> Self {
         Self {
             current: Arc::clone(current),
             store: store.clone(),
-            reader: Arc::clone(reader),
+            kernel: Arc::clone(kernel),
             cycles,
             exemption,
             totals: Totals::default(),
@@ -94,7 +93,7 @@ impl Collect {
     pub fn page(&self, limit: Duration) -> String {
         let config = self.current.get();
         let Looked { sights, reading } =
-            observe::look_at_all(&config.paths, &self.store, &self.reader, limit);
+            observe::look_at_all(&config.paths, &self.store, &self.kernel, limit);
         let on_disk = self.current.on_disk();
         let totals = reading.map(|reading| self.totals.add(&reading, &config.paths));
         let wanted = on_disk.as_ref().ok();
@@ -168,7 +167,7 @@ fn collectors(views: &[PathView], exemption: Option<Look>) -> Vec<Collector> {
         ),
         collector(
             "uplink",
-            |view| view.sight.links.as_ref().err().cloned().map(Failure::said),
+            |view| view.sight.devices.as_ref().err().cloned().map(Failure::said),
             |view| view.sight.took.uplink,
         ),
         collector(

@@ -8,11 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use egress::clock::Uptime;
 use egress::config::PathConfig;
-use egress::firewall::Reader;
 use egress::handshakes::Handshakes;
 use egress::health::{Probe, Verdict};
 use egress::names::{EndpointName, PathName};
-use egress::observe::{self, Cycle};
+use egress::observe::{self, Cycle, Kernel};
 use egress::run::Run;
 use egress::state::{Store, Timestamp};
 use web::{Beat, Supervisor};
@@ -70,7 +69,7 @@ struct Worker {
     name: PathName,
     current: Arc<Current>,
     store: Store,
-    reader: Arc<Reader>,
+    kernel: Arc<Kernel>,
     known: Arc<Known>,
     cycles: Cycles,
 }
@@ -80,29 +79,29 @@ impl Cycles {
     pub fn start(
         current: &Arc<Current>,
         store: &Store,
-        reader: &Arc<Reader>,
+        kernel: &Arc<Kernel>,
         supervisor: &Supervisor,
     ) -> Self {
         let cycles = Self::empty();
         let (own, current) = (cycles.clone(), Arc::clone(current));
-        let (store, reader) = (store.clone(), Arc::clone(reader));
+        let (store, kernel) = (store.clone(), Arc::clone(kernel));
         let supervisor = supervisor.clone();
-        cycles.staff(&current, &store, &reader, &supervisor);
+        cycles.staff(&current, &store, &kernel, &supervisor);
         let beat = supervisor.expect_loop();
         thread::spawn(move || {
             loop {
                 beat.rest(TICK);
                 current.follow();
-                own.staff(&current, &store, &reader, &supervisor);
+                own.staff(&current, &store, &kernel, &supervisor);
             }
         });
         cycles
     }
 
     /// One cycle of every path, for `--once`. There is no run to protect, so nothing settles.
-    pub fn once(current: &Arc<Current>, store: &Store, reader: &Arc<Reader>) -> Self {
+    pub fn once(current: &Arc<Current>, store: &Store, kernel: &Arc<Kernel>) -> Self {
         let cycles = Self::empty();
-        for worker in cycles.fresh(current, store, reader) {
+        for worker in cycles.fresh(current, store, kernel) {
             if let Some(path) = worker.path() {
                 let mut run = Run::new(path.health.interval, Duration::ZERO, Uptime::now());
                 worker.cycle(&path, &mut run, &mut Large::default());
@@ -147,10 +146,10 @@ impl Cycles {
         &self,
         current: &Arc<Current>,
         store: &Store,
-        reader: &Arc<Reader>,
+        kernel: &Arc<Kernel>,
         supervisor: &Supervisor,
     ) {
-        for worker in self.fresh(current, store, reader) {
+        for worker in self.fresh(current, store, kernel) {
             let worker = Arc::new(worker);
             let other = Arc::clone(&worker);
             let beats = (supervisor.expect_loop(), supervisor.expect_loop());
@@ -160,7 +159,7 @@ impl Cycles {
     }
 
     /// A worker for each path that is new in the config; what has left it is forgotten.
-    fn fresh(&self, current: &Arc<Current>, store: &Store, reader: &Arc<Reader>) -> Vec<Worker> {
+    fn fresh(&self, current: &Arc<Current>, store: &Store, kernel: &Arc<Kernel>) -> Vec<Worker> {
         let config = current.get();
         let mut all = locked(&self.known);
         all.retain(|name, _| config.path(name.as_str()).is_some());
@@ -175,7 +174,7 @@ impl Cycles {
                     name: path.name.clone(),
                     current: Arc::clone(current),
                     store: store.clone(),
-                    reader: Arc::clone(reader),
+                    kernel: Arc::clone(kernel),
                     known,
                     cycles: self.clone(),
                 }
@@ -220,8 +219,8 @@ impl Worker {
         let changed = state.as_ref().map(|state| state.changed.age());
         let started = Uptime::now();
         let settling = run.settling(started, changed);
-        let (handshakes, reader) = (&self.known.handshakes, &self.reader);
-        let cycle = observe::check_among(path, &self.store, settling, handshakes, reader);
+        let (handshakes, kernel) = (&self.known.handshakes, &self.kernel);
+        let cycle = observe::check_among(path, &self.store, settling, handshakes, kernel);
         let active = cycle.active.clone();
         run.note(Uptime::now(), active.as_ref(), &cycle.verdict);
         self.log(&cycle.verdict);

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser};
 use egress::error::chain;
-use egress::firewall::Reader;
+use egress::observe::Kernel;
 use egress::state::Store;
 use web::{Gate, LogFlags, Refusal, Site, Supervisor, WebFlags};
 
@@ -102,14 +102,14 @@ fn main() -> ExitCode {
             return EX_CONFIG.into();
         }
     };
-    let reader = Arc::default();
+    let kernel = Arc::default();
     if flags.once {
         let (exemption, cycles) =
-            (Exemption::once(&current), Cycles::once(&current, &store, &reader));
-        let collect = Collect::new((&current, &store, &reader), cycles, exemption);
+            (Exemption::once(&current), Cycles::once(&current, &store, &kernel));
+        let collect = Collect::new((&current, &store, &kernel), cycles, exemption);
         return once(&collect.page(ONCE), flags.once_file.as_deref());
     }
-    run(&flags, &current, &store, &reader)
+    run(&flags, &current, &store, &kernel)
 }
 
 /// Says the page, or puts it where it was asked to.
@@ -135,7 +135,7 @@ async fn run(
     flags: &Flags,
     current: &Arc<Current>,
     store: &Store,
-    reader: &Arc<Reader>,
+    kernel: &Arc<Kernel>,
 ) -> ExitCode {
     // It says nothing that hurts, as other exporters: who wants it kept says so in the file.
     let live = web::Live::load(flags.web.config_file.clone(), Box::new(|_| Ok(())));
@@ -154,7 +154,7 @@ async fn run(
         }
     };
     let supervisor = Supervisor::of_environment();
-    let cycles = Cycles::start(current, store, reader, &supervisor);
+    let cycles = Cycles::start(current, store, kernel, &supervisor);
     for listener in &listeners {
         let address = listener.local_addr().map(|address| address.to_string());
         let address = address.unwrap_or_default();
@@ -162,7 +162,7 @@ async fn run(
     }
     let scrapes = Arc::new(scrape::Scrapes {
         collect: Arc::new(Collect::new(
-            (current, store, reader),
+            (current, store, kernel),
             cycles,
             Exemption::start(current),
         )),

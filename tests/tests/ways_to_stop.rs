@@ -269,3 +269,41 @@ fn s7_pages_and_alerts_are_answered_while_an_act_waits() {
         world.behaves("nft");
     });
 }
+
+#[test]
+fn s7_pages_and_alerts_are_answered_during_the_first_look() {
+    inside("s7_pages_and_alerts_are_answered_during_the_first_look", |world| {
+        locked(world);
+        world.flush_ruleset();
+        world.misbehaves_from("nft", Misbehaviour::Hang, 1);
+        let started = Instant::now();
+        let _actuator = world.spawn_actuator(&[]);
+        let ask = |route: &str| world.http_get(&format!("{ACTUATOR}{route}"));
+        eventually(SOON, "it answers", || ask("/-/healthy").is_ok_and(|said| said.status == 200));
+        assert!(started.elapsed() < HANGS, "{:?}", started.elapsed());
+        eventually(SOON, "status says what it does", || {
+            world.actuator(&["status"]).out.contains("the first look")
+        });
+        for _ in 0..3 {
+            let asked = Instant::now();
+            let page = ask("/metrics").expect("a page");
+            assert!(asked.elapsed() < ANSWERED_WITHIN, "/metrics: {:?}", asked.elapsed());
+            assert_eq!(page.status, 200, "{}", page.body);
+            assert!(page.body.contains("vpn_egress_actuator_busy_seconds"), "{}", page.body);
+            let asked = Instant::now();
+            let (status, outcomes) = world.notify_now(&[tunnel_down("primary")]);
+            assert!(asked.elapsed() < ANSWERED_WITHIN, "webhook: {:?}", asked.elapsed());
+            assert_eq!(status, 503, "{outcomes:?}");
+            let asked = Instant::now();
+            world.actuator(&["status"]);
+            assert!(asked.elapsed() < ANSWERED_WITHIN, "status: {:?}", asked.elapsed());
+            // Not ready before lock and latch are in force.
+            assert_eq!(ask("/-/ready").expect("an answer").status, 503);
+        }
+        // A lock that cannot be put back is a hard stop.
+        eventually(SOON * 2, "the first look ends", || {
+            ask("/-/ready").is_ok_and(|said| said.status == 200)
+        });
+        assert_eq!(world.status()["standing"], "stopped");
+    });
+}

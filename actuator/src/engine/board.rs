@@ -4,16 +4,18 @@
 //! Reads the kernel for itself and changes no state. Where the kernel cannot be read in time, the last
 //! page is shown, with its age; but what is latched and cut is always that of now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use egress::bounded;
 use egress::clock::{Moment, Uptime};
 use egress::config::{Config, PathConfig};
-use egress::firewall::{Reader, Rules, StopKind};
+use egress::firewall::{Rules, StopKind};
 use egress::names::PathName;
+use egress::observe::Kernel;
 use egress::state::{Latch, Store, Timestamp};
 use egress::waiting::{self, Waiting};
 use serde::Serialize;
@@ -39,8 +41,10 @@ pub struct View {
     pub config: Arc<Config>,
     pub exhausted: BTreeMap<String, bool>,
     pub heartbeat: Heartbeat,
-    /// Whether this is the daemon, and its first look is done.
+    /// Whether the daemon's first look is done.
     pub begun: bool,
+    /// Paths that the engine has to look at itself in the next round.
+    pub(super) unsettled: BTreeSet<PathName>,
 }
 
 /// What the engine is doing.
@@ -57,6 +61,18 @@ pub struct Busy {
     pub seconds: u64,
 }
 
+/// Between the first two tries to hold the guard; doubled with each further one.
+const GUARD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two tries at most: each starts an `nft`.
+const LONGEST_GUARD_PAUSE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    failed: Instant,
+    pause: Duration,
+}
+
 #[derive(Debug)]
 struct Page {
     status: Status,
@@ -70,9 +86,13 @@ pub struct Board {
     pub(super) metrics: Arc<Metrics>,
     pub(super) latest: Arc<Latest>,
     pub(super) stops: Arc<Stops>,
-    /// The kernel's rules, read for the care of all paths and for their cycles.
-    pub(super) reader: Arc<Reader>,
+    /// Read for the care of all paths, their cycles and the pages.
+    pub(super) kernel: Arc<Kernel>,
+    /// When the guard, which could not be had, is tried again.
+    guard_retry: Mutex<Option<Retry>>,
     view: Mutex<Arc<View>>,
+    /// Whether this is the daemon: its pages are answered in time, whatever the kernel does.
+    serving: AtomicBool,
     page: Mutex<Option<Arc<Page>>>,
     act: Mutex<Option<Act>>,
 }
@@ -91,8 +111,10 @@ impl Board {
             latest: Arc::new(Latest::default()),
             stops: Arc::new(Stops::new(store.clone())),
             store,
-            reader: Arc::default(),
+            kernel: Arc::default(),
+            guard_retry: Mutex::default(),
             view: Mutex::new(Arc::new(view)),
+            serving: AtomicBool::new(false),
             page: Mutex::default(),
             act: Mutex::default(),
         }
@@ -110,13 +132,29 @@ impl Board {
         &self.config_file
     }
 
-    pub fn reader(&self) -> Arc<Reader> {
-        Arc::clone(&self.reader)
+    /// Asks the endpoints that are not in use for a handshake.
+    pub fn ask_standbys(&self, path: &PathConfig) {
+        self.latest.ask_standbys(path, &self.store);
     }
 
-    /// What a look needs.
-    pub fn probe_inputs(&self) -> (Vec<PathConfig>, Store, Arc<Latest>) {
-        (self.view().config.paths.clone(), self.store.clone(), Arc::clone(&self.latest))
+    /// One health cycle of all paths.
+    pub fn cycle(&self, paths: &[PathConfig]) {
+        self.latest.cycle(paths, &self.store, &self.kernel);
+    }
+
+    /// Whether the guard could not be had lately, and is not to be tried again yet.
+    pub(super) fn guard_rests(&self) -> bool {
+        locked(&self.guard_retry).is_some_and(|retry| retry.failed.elapsed() < retry.pause)
+    }
+
+    pub(super) fn guard_failed(&self) {
+        let mut retry = locked(&self.guard_retry);
+        let pause = retry.map_or(GUARD_PAUSE, |last| (last.pause * 2).min(LONGEST_GUARD_PAUSE));
+        *retry = Some(Retry { failed: Instant::now(), pause });
+    }
+
+    pub(super) fn guard_holds(&self) {
+        *locked(&self.guard_retry) = None;
     }
 
     pub(super) fn show(&self, view: View) {
@@ -138,6 +176,20 @@ impl Board {
         (since >= WORTH_SHOWING).then_some(Busy { with: act.what, seconds: since.as_secs() })
     }
 
+    /// From now on this is the daemon's.
+    pub fn serves(&self) {
+        self.serving.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Whether the first look is done.
+    pub fn is_ready(&self) -> bool {
+        self.view().begun
+    }
+
     /// What has been waited for, and how long, the longest first.
     pub fn waits() -> Vec<Waiting> {
         waiting::current(WORTH_SHOWING)
@@ -156,7 +208,7 @@ impl Board {
 
     /// How every path stands. Never takes longer than [`LOOK_LIMIT`] in the daemon.
     pub fn status(self: &Arc<Self>, wanted: Wanted) -> Status {
-        let status = if self.view().begun {
+        let status = if self.is_serving() {
             let board = Arc::clone(self);
             let made = bounded::start("status", move || board.make(wanted)).wait(LOOK_LIMIT);
             made.unwrap_or_else(|_| self.last(wanted))

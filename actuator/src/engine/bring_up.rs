@@ -9,16 +9,13 @@ use egress::config::{BringUp, PathConfig};
 use egress::device;
 use egress::error::chain;
 use egress::fault::{self, Point};
+use egress::links::Network;
 use egress::probe::uplink;
 use egress::state::{PathState, Timestamp};
 use egress::tunnel::{self, BroughtUp, By, Link, Piece, Plan, Tunnel, TunnelError, Wrong};
 
 use super::{Engine, EngineError};
 use crate::history::Decision;
-
-/// Rules of ours that do not show by where packets go (what keeps local networks local) are looked
-/// at after so many looks.
-const WHOLE_LOOK: u32 = 30;
 
 impl Engine {
     /// What a converge has to make of the tunnel; `None` where that is somebody else's.
@@ -77,10 +74,9 @@ impl Engine {
         let Some(up) = state.brought_up.clone() else {
             return;
         };
-        self.looks = self.looks.wrapping_add(1);
-        let look =
-            if self.looks.is_multiple_of(WHOLE_LOOK) { Look::Whole } else { Look::AtWhatItDoes };
-        let made = missing(&up, path, look).map_err(EngineError::from).and_then(|plan| {
+        let read = Network::read().map_err(TunnelError::Devices);
+        let look = read.and_then(|network| missing(&up, path, Look::Whole, &network));
+        let made = look.map_err(EngineError::from).and_then(|plan| {
             let Some(plan) = plan.filter(|plan| !plan.pieces.is_empty()) else {
                 return Ok(None);
             };
@@ -98,36 +94,42 @@ impl Engine {
             Err(error) => Some(chain(error)),
         };
         // Once for each reason, not each second.
-        let name = path.name.to_string();
+        let name = &path.name;
         if let Some(error) = &trouble
-            && self.tunnel_trouble.get(&name) != Some(error)
+            && self.tunnel_trouble.get(name) != Some(error)
         {
-            tracing::error!(path = name, error, "the tunnel cannot be brought up");
+            tracing::error!(path = %name, error, "the tunnel cannot be brought up");
         }
         match trouble {
-            Some(error) => self.tunnel_trouble.insert(name, error),
-            None => self.tunnel_trouble.remove(&name),
+            Some(error) => self.tunnel_trouble.insert(name.clone(), error),
+            None => self.tunnel_trouble.remove(name),
         };
     }
 }
 
 /// How closely a tunnel is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// Costs a few processes.
+pub(super) enum Look {
+    /// At every rule and route of its table.
     Whole,
+    /// At the device, and at where packets would go.
     AtWhatItDoes,
 }
 
 /// What is ours and gone.
-fn missing(up: &BroughtUp, path: &PathConfig, look: Look) -> Result<Option<Plan>, TunnelError> {
+pub(super) fn missing(
+    up: &BroughtUp,
+    path: &PathConfig,
+    look: Look,
+    network: &Network,
+) -> Result<Option<Plan>, TunnelError> {
     if let Some(netns) = up.tunnel.netns() {
         if look == Look::AtWhatItDoes && tunnel::is_whole(up, netns)? {
             return Ok(None);
         }
         return tunnel::plan(up.tunnel.clone(), Some(up), &servers(path)).map(Some);
     }
-    let link = Link::read(&up.tunnel.interface)?;
+    let link = Link::of(network, &up.tunnel.interface);
     let gone = match &link {
         // Whoever made it will make it again.
         None if up.device == By::Others => return Ok(None),

@@ -13,15 +13,15 @@ use egress::error::chain;
 use egress::fault::{self, Point};
 use egress::firewall::Rules;
 use egress::names::PathName;
-use egress::observe::{self, Sight};
+use egress::observe;
 use egress::pins;
 use egress::state::{Act, PathState, Timestamp};
 
 use serde::{Deserialize, Serialize};
 
 use super::bring_up::list;
-use super::stay_in::CutOff;
-use super::steps::{Device, Step, add_tunnel, is_looked_at_alike, pins_changed, plan, possible};
+use super::planned::{Converging, Planned};
+use super::steps::{Device, Step, possible};
 use super::{Engine, EngineError};
 use crate::advice;
 use crate::control::{Reply, exit};
@@ -91,15 +91,18 @@ impl Engine {
             told.lines.push(format!("{verb}: `watchdog` is read again"));
             told.changed = true;
         }
+        let paths = self.paths();
         // A path that has to wait keeps no other one open.
         let mut refused = false;
-        for path in self.paths() {
-            let known = before.path(path.name.as_str());
-            let found = resolved.get(&path.name).cloned().unwrap_or_default();
-            let outcome = self.converge_path(&path, wish, known, &found, &mut told);
+        for Converging { path, told: mut its, outcome } in
+            self.plan_paths(&paths, wish, before, resolved)
+        {
+            let outcome = outcome.and_then(|planned| self.finish(path, wish, planned, &mut its));
             if !wish.check {
-                self.record(&path, told.decision(&path, &outcome));
+                self.record(path, its.decision(path, &outcome));
             }
+            told.lines.append(&mut its.lines);
+            told.changed |= its.changed;
             if let Err(error) = outcome {
                 told.lines.push(format!("{}: {}", path.name, chain(error)));
                 refused = true;
@@ -143,42 +146,17 @@ impl Engine {
         Ok(())
     }
 
-    fn converge_path(
+    /// Carries out what is planned and not done yet, and records it.
+    fn finish(
         &mut self,
         path: &PathConfig,
         wish: &Wish,
-        known: Option<&PathConfig>,
-        found: &Found,
+        planned: Planned,
         told: &mut Told,
     ) -> Result<(), EngineError> {
-        let sight = observe::look(path, &self.store);
-        if let Some(why) = from_elsewhere(path) {
-            return Err(EngineError::Refused(format!("refused: {why}")));
-        }
-        let (mut state, mut steps) = plan(path, &sight)?;
-        let warnings = found.warnings.iter().map(|why| format!("{}: warning: {why}", path.name));
-        told.lines.extend(warnings);
-        let pinned = pins::read(&self.store, &path.name);
-        if pinned != found.pins {
-            steps.insert(0, Step::Pin(pins_changed(&pinned, &found.pins)));
-        }
-        let tunnel = Self::plan_tunnel(path, &state);
-        let taken_over = add_tunnel(&mut steps, path, tunnel.as_ref());
-        // On record with the lock: what a crash leaves undone, the daemon does.
-        state.brought_up = match &tunnel {
-            None => None,
-            Some(Ok(plan)) => Some(plan.becomes.clone()),
-            Some(Err(_)) => state.brought_up,
-        };
-        if known.is_some_and(|known| !is_looked_at_alike(known, path)) {
-            steps.push(Step::Health);
-        }
-        let cut_off = self.would_cut_off(path, &sight, &steps, wish);
-        if let Some(refusal) = cut_off.as_ref().and_then(CutOff::refusal).filter(|_| !wish.force) {
-            return Err(EngineError::Refused(refusal));
-        }
-        if !wish.check {
-            fault::point(Point::ConvergeDue);
+        let Planned { found, mut state, steps, cut_off, taken_over, is_loaded } = planned;
+        if !is_loaded {
+            self.keep_loaded(path, &mut state);
         }
         let verb = if wish.check { "would change" } else { "changed" };
         let made = |step: &Step| matches!(step, Step::BringUp(plan) if plan.makes_device());
@@ -188,8 +166,9 @@ impl Engine {
         for step in &steps {
             let what = self.describe(step, path, &state);
             possible(step, path, wish, device)?;
-            if !wish.check {
-                self.carry_out(step, path, found, &mut state)?;
+            let is_done = is_loaded && step.is_done_with_load();
+            if !(wish.check || is_done) {
+                self.carry_out(step, path, &found, &mut state)?;
             }
             let line = format!("{}: {verb}: {what}", path.name);
             if *step == Step::CreateState {
@@ -224,19 +203,15 @@ impl Engine {
         Ok(())
     }
 
-    /// What a load would cut off, if there is one to do.
-    fn would_cut_off(
-        &self,
-        path: &PathConfig,
-        sight: &Sight,
-        steps: &[Step],
-        wish: &Wish,
-    ) -> Option<CutOff> {
-        steps.iter().find(|step| matches!(step, Step::Load(_)))?;
-        let locked = sight.walls.as_ref().is_ok_and(|walls| walls.holds(&path.name));
-        // What lives under a lock that is on shows by that.
-        let old = locked.then(|| self.rules(path));
-        Some(CutOff::by(&Rules::of(path), old.as_ref(), &wish.sessions))
+    /// The tables are those of all paths: the load of another one has recorded what was read back for
+    /// this one too, since this one was planned.
+    fn keep_loaded(&self, path: &PathConfig, state: &mut PathState) {
+        if let Ok(recorded) = self.store.read(&path.name) {
+            state.intended = recorded.intended;
+            state.leak_baseline = recorded.leak_baseline;
+            state.guard_baseline = recorded.guard_baseline;
+            state.leaks_carried = recorded.leaks_carried;
+        }
     }
 
     fn describe(&self, step: &Step, path: &PathConfig, state: &PathState) -> String {
@@ -256,7 +231,7 @@ impl Engine {
         }
     }
 
-    fn carry_out(
+    pub(super) fn carry_out(
         &self,
         step: &Step,
         path: &PathConfig,
@@ -306,8 +281,8 @@ pub fn from_elsewhere(path: &PathConfig) -> Option<String> {
 
 /// What a converge has to say.
 #[derive(Debug, Default)]
-struct Told {
-    lines: Vec<String>,
+pub(super) struct Told {
+    pub(super) lines: Vec<String>,
     changed: bool,
 }
 

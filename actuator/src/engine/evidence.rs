@@ -14,9 +14,9 @@ use egress::clock::Uptime;
 use egress::config::{Endpoint, FailoverTo, PathConfig};
 use egress::device::{self, Likeness};
 use egress::error::chain;
-use egress::firewall::{self, Reader};
+use egress::firewall;
 use egress::handshakes::Handshakes;
-use egress::health::{self, Clock, EXPLAINED_BYTES, Lock, Verdict};
+use egress::health::{self, EXPLAINED_BYTES, Lock, Verdict};
 use egress::names::{EndpointName, PathName};
 use egress::observe;
 use egress::state::{PathState, Store, Timestamp};
@@ -36,14 +36,14 @@ const RECENT: u32 = 2;
 /// The daemon's own latest cycle of each path, and what its candidates have shown.
 #[derive(Debug, Default)]
 pub struct Latest {
-    looks: Mutex<BTreeMap<PathName, Look>>,
-    candidates: Mutex<BTreeMap<(PathName, EndpointName), Probed>>,
+    pub(super) looks: Mutex<BTreeMap<PathName, Look>>,
+    pub(super) candidates: Mutex<BTreeMap<(PathName, EndpointName), Probed>>,
     /// For people: what every endpoint said when it was last asked.
     asked: Mutex<BTreeMap<(PathName, EndpointName), Asked>>,
     handshakes: Mutex<BTreeMap<PathName, Arc<Handshakes>>>,
     paces: Mutex<BTreeMap<PathName, Pace>>,
     /// Paths whose state says that the clock is behind, while a candidate goes by it.
-    clock_proven: Mutex<BTreeSet<PathName>>,
+    pub(super) clock_proven: Mutex<BTreeSet<PathName>>,
 }
 
 /// A handshake with an endpoint, beside the device.
@@ -56,60 +56,24 @@ pub struct Asked {
 /// One cycle.
 #[derive(Debug, Clone)]
 pub struct Look {
-    ended: Uptime,
-    active: EndpointName,
-    verdict: Verdict,
-    received_bytes: Option<u64>,
-    last_handshake: Option<SystemTime>,
+    pub(super) ended: Uptime,
+    pub(super) active: EndpointName,
+    pub(super) verdict: Verdict,
+    /// It is unknown, because the clock seems to be behind.
+    pub(super) behind: bool,
+    pub(super) received_bytes: Option<u64>,
+    pub(super) last_handshake: Option<SystemTime>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Entries are replaced whole, so a panic elsewhere cannot have left one half made.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Latest {
-    /// One cycle. While the tunnel is down, the endpoints it could fail forward to are asked too.
-    pub fn cycle(&self, path: &PathConfig, store: &Store, reader: &Reader) {
-        let Ok(state) = store.read(&path.name) else {
-            return;
-        };
-        let settling = self.is_settling(path, &state);
-        let handshakes = self.handshakes(path);
-        let mut cycle = observe::check_among(path, store, settling, &handshakes, reader);
-        cycle.verdict = self.patient(path, cycle.verdict);
-        if matches!(cycle.verdict, Verdict::UplinkDown(_)) {
-            self.pace(path, |pace| pace.uplink_is_down(Uptime::now(), path.health.settle));
-        }
-        let (up, down) = match cycle.verdict {
-            Verdict::Up => (true, false),
-            Verdict::TunnelDown(_) => (false, true),
-            _ => (false, false),
-        };
-        let behind = matches!(cycle.evidence.clock, Clock::Behind(_))
-            && matches!(cycle.verdict, Verdict::Unknown(_));
-        let look = Look {
-            ended: Uptime::now(),
-            active: cycle.active.unwrap_or_else(|| state.active.clone()),
-            verdict: cycle.verdict,
-            received_bytes: cycle.received_bytes,
-            last_handshake: cycle.last_handshake,
-        };
-        locked(&self.looks).insert(path.name.clone(), look);
-        if up {
-            // What candidates have shown is kept through an outage, and only through it.
-            locked(&self.candidates).retain(|(name, _), _| *name != path.name);
-        }
-        if (down || behind) && path.health.failover_to == FailoverTo::Answering {
-            let active = path.position(&state.active).unwrap_or(path.endpoints.len());
-            let mut later = path.endpoints.iter().skip(active + 1);
-            // The first that answers is the one that a failover would take.
-            let answers = later.any(|candidate| self.probe(path, candidate).answers());
-            if behind && answers {
-                // It was ahead when state was written, and is right: behind it, none could answer.
-                locked(&self.clock_proven).insert(path.name.clone());
-            }
-        }
+    /// Whether [`Self::clock_proven`] has something to report.
+    pub(super) fn is_clock_proven(&self, path: &PathName) -> bool {
+        locked(&self.clock_proven).contains(path)
     }
 
     /// Whether a candidate has answered by a clock that state has for behind; told once.
@@ -117,7 +81,7 @@ impl Latest {
         locked(&self.clock_proven).remove(path)
     }
 
-    fn is_settling(&self, path: &PathConfig, state: &PathState) -> bool {
+    pub(super) fn is_settling(&self, path: &PathConfig, state: &PathState) -> bool {
         let settle = path.health.settle;
         let now = (Uptime::now(), Instant::now());
         let settling = self.pace(path, |pace| pace.is_settling(now, settle));
@@ -125,7 +89,7 @@ impl Latest {
     }
 
     /// The verdict, unless it is too early for it: the wait may have begun while the look went on.
-    fn patient(&self, path: &PathConfig, verdict: Verdict) -> Verdict {
+    pub(super) fn patient(&self, path: &PathConfig, verdict: Verdict) -> Verdict {
         let settle = path.health.settle;
         match verdict {
             Verdict::TunnelDown(reason)
@@ -142,17 +106,17 @@ impl Latest {
         self.pace(path, Pace::found_up);
     }
 
-    fn pace<T>(&self, path: &PathConfig, look: impl FnOnce(&mut Pace) -> T) -> T {
+    pub(super) fn pace<T>(&self, path: &PathConfig, look: impl FnOnce(&mut Pace) -> T) -> T {
         let mut paces = locked(&self.paces);
         let begun = || Pace::new((Uptime::now(), Instant::now()));
         look(paces.entry(path.name.clone()).or_insert_with(begun))
     }
 
-    fn handshakes(&self, path: &PathConfig) -> Arc<Handshakes> {
+    pub(super) fn handshakes(&self, path: &PathConfig) -> Arc<Handshakes> {
         Arc::clone(locked(&self.handshakes).entry(path.name.clone()).or_default())
     }
 
-    fn of(&self, path: &PathConfig) -> Option<Look> {
+    pub(super) fn of(&self, path: &PathConfig) -> Option<Look> {
         locked(&self.looks).get(&path.name).cloned()
     }
 
@@ -190,7 +154,7 @@ impl Latest {
     }
 
     /// Asks a candidate, and remembers.
-    fn probe(&self, path: &PathConfig, candidate: &Endpoint) -> Probed {
+    pub(super) fn probe(&self, path: &PathConfig, candidate: &Endpoint) -> Probed {
         let alive = self.ask(path, candidate);
         let probed = Probed::new(self.known(path, candidate), alive, Uptime::now());
         let key = (path.name.clone(), candidate.name.clone());

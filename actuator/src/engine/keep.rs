@@ -3,7 +3,8 @@
 //! brought there. None of it ever changes the choice of endpoint.
 
 use std::cell::RefCell;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use egress::config::PathConfig;
 use egress::cut::{self, Way};
@@ -11,7 +12,7 @@ use egress::device::{self, Likeness};
 use egress::error::chain;
 use egress::firewall::{Guard, StopKind};
 use egress::health::{Leak, Standing};
-use egress::observe::{self, Sight};
+use egress::observe::{self, Host, Sight};
 use egress::state::{Latch, PathState, StateError, Timestamp};
 
 use super::alert::Outcome;
@@ -21,6 +22,9 @@ use super::transition::shook_hands;
 use super::{Engine, flows};
 use crate::decide::{self, Action, Cause, Hold, Unseen};
 use crate::history::Decision;
+
+/// How long the kernel is read for at the start: as long as a device may take to answer.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is done about a path's device and routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +47,9 @@ impl Engine {
     /// One round of all paths at once, for the start.
     fn keep(&mut self) {
         self.mind_the_heartbeat();
+        let host = self.board.kernel.host(Instant::now());
         for path in self.paths() {
-            self.keep_path(&path, Instant::now());
+            self.keep_path(&path, &host);
         }
     }
 
@@ -63,8 +68,10 @@ impl Engine {
     /// The daemon's first look. A leak from before it was there was told to nobody who could act,
     /// and the alert of it may be over: it is acted on now.
     pub fn begin(&mut self) {
-        for path in self.paths() {
-            let sight = observe::look(&path, &self.store);
+        let paths = self.paths();
+        let sights =
+            observe::look_at_all(&paths, &self.store, &self.board.kernel, READ_LIMIT).sights;
+        for (path, sight) in paths.into_iter().zip(sights) {
             if let (Standing::Locked, Leak::Seen(packets)) =
                 (sight.standing(&path), sight.leak(&path))
             {
@@ -79,11 +86,17 @@ impl Engine {
         self.begun = true;
     }
 
-    /// By counters that may be as old as `since`, and by the rules of now.
-    pub(super) fn keep_path(&mut self, path: &PathConfig, since: Instant) -> Order {
-        let sight = observe::look_since(path, &self.store, &self.board.reader, since);
+    /// By counters of `host`, and by the rules, the state and the device of now: the work on another
+    /// path, or an alert, may have written since.
+    pub(super) fn keep_path(&mut self, path: &PathConfig, host: &Arc<Host>) -> Order {
+        let host = if host.is_current() {
+            Arc::clone(host)
+        } else {
+            self.board.kernel.host(Instant::now())
+        };
+        let sight = host.sight(path, &self.store, device::read(path));
         let mut state = match sight.state {
-            Ok(ref state) => state.clone(),
+            Ok(ref state) => PathState::clone(state),
             Err(ref error) => {
                 self.stop_for_missing_state(path, error);
                 return Order::Found;
@@ -130,7 +143,7 @@ impl Engine {
                     tracing::error!(path = %path.name, error = chain(error), "uplink not covered");
                 }
             }
-        } else if !sight.guarded() {
+        } else if !sight.guarded() && !self.board.guard_rests() {
             self.guard_again(path, &state);
         }
         // An edited config is not the host's before a converge makes it so: until then nothing of

@@ -7,7 +7,7 @@ use egress::config::PathConfig;
 use egress::cut;
 use egress::error::chain;
 use egress::fault::{self, Point};
-use egress::firewall::{self, Count, Coverage, NftError, Rules, StopKind, Walls, cgroup};
+use egress::firewall::{self, Count, Counters, Coverage, NftError, Rules, StopKind, cgroup};
 use egress::names::PathName;
 use egress::neighbours;
 use egress::observe;
@@ -27,43 +27,56 @@ const ATTEMPTS: usize = 3;
 const REPAIR_LIMIT: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// Killswitch first, then the watch, then what waited from before is drained; only then is the
-    /// leak counters' baseline taken. What was counted before this load stays a leak.
-    ///
-    /// The tables are those of all paths, so what was read back is recorded for each of them.
+    /// Loads the rules of one path, with those of every other path that is locked.
     pub(super) fn load(
         &self,
         path: &PathConfig,
         rules: Rules,
         state: &mut PathState,
     ) -> Result<(), EngineError> {
+        let mut due = [Due { path, rules, state: state.clone() }];
+        let loaded = self.load_all(&mut due);
+        let [due] = due;
+        *state = due.state;
+        loaded
+    }
+
+    /// Killswitch first, then the watch, then what waited from before is drained; only then is the
+    /// leak counters' baseline taken. What was counted before this load stays a leak.
+    ///
+    /// The tables are those of all paths: however many are due, each table is one transaction, and what
+    /// was read back is recorded for each path that is in it.
+    pub(super) fn load_all(&self, due: &mut [Due<'_>]) -> Result<(), EngineError> {
         fault::point(Point::LoadDue);
-        let mut loaded = self.others_loaded(&path.name, Some(&rules))?;
-        loaded.push(Loaded::of(path, rules, Some(state.clone())));
+        let mut loaded = self.others_loaded(due)?;
+        loaded.extend(
+            due.iter().map(|due| Loaded::of(due.path, due.rules.clone(), Some(due.state.clone()))),
+        );
         // The same rules whichever path they are loaded for.
         loaded.sort_by(|one, other| one.name.cmp(&other.name));
         let all: Vec<Rules> = loaded.iter().map(|one| one.rules.clone()).collect();
         let cgroups = cgroups_of(&all);
         let killswitch = firewall::load_killswitch(&all)?;
         fault::point(Point::LoadKillswitch);
-        for one in &mut loaded {
-            one.before = firewall::leaked(&one.name)?.watch;
-        }
+        let before = Counters::of_watch()?;
         let (watch, coverage) = firewall::load_watch(&all)?;
         fault::point(Point::LoadWatch);
         neighbours::drain();
         self.guard(&all, &coverage);
         fault::point(Point::LoadDrained);
+        let after = Counters::of_watch()?;
         for one in loaded {
-            let mine = one.name == path.name;
-            let after = firewall::leaked(&one.name)?.watch;
-            let after = after.ok_or(EngineError::NoCounter)?.packets;
+            let packets = |counters: &Counters| -> Option<u64> {
+                counters.leaked(&one.name).map(|Count { packets, .. }| packets)
+            };
+            let after = packets(&after).ok_or(EngineError::NoCounter)?;
+            let before = packets(&before);
             let Some(mut new) = one.state else { continue };
-            new.leak_baseline = match one.before {
+            new.leak_baseline = match before {
                 Some(before) => {
                     // Forgiven is only what this load itself let pass to the watch.
-                    let waited = after.saturating_sub(before.packets);
-                    new.leak_baseline.min(before.packets) + waited
+                    let waited = after.saturating_sub(before);
+                    new.leak_baseline.min(before) + waited
                 }
                 None => after,
             };
@@ -76,8 +89,8 @@ impl Engine {
                 coverage: coverage.clone(),
             });
             self.store.write(&one.name, &new)?;
-            if mine {
-                *state = new;
+            if let Some(due) = due.iter_mut().find(|due| due.path.name == one.name) {
+                due.state = new;
             }
         }
         fault::point(Point::LoadRecorded);
@@ -85,15 +98,23 @@ impl Engine {
     }
 
     /// The other paths whose rules belong into the tables: all but those that a person unlocked, and
-    /// those that were never converged. A state that cannot be read takes no lock off. `mine` is what
-    /// is loaded beside them.
-    fn others_loaded(
+    /// those that were never converged. A state that cannot be read takes no lock off. `due` is what
+    /// is loaded with them.
+    fn others_loaded(&self, due: &[Due<'_>]) -> Result<Vec<Loaded<'_>>, EngineError> {
+        self.others_loaded_beside(
+            |name| due.iter().any(|due| due.path.name == *name),
+            &due.iter().map(|due| &due.rules).collect::<Vec<_>>(),
+        )
+    }
+
+    /// The same of all paths that are not `left_out`, where `due` is loaded with them.
+    fn others_loaded_beside(
         &self,
-        mine: &PathName,
-        rules: Option<&Rules>,
+        left_out: impl Fn(&PathName) -> bool,
+        due: &[&Rules],
     ) -> Result<Vec<Loaded<'_>>, EngineError> {
-        let walls = Walls::read()?;
-        let others = self.config.paths.iter().filter(|other| other.name != *mine);
+        let killswitch = Counters::of_killswitch()?;
+        let others = self.config.paths.iter().filter(|other| !left_out(&other.name));
         let loaded = others.filter_map(|other| {
             let (rules, state) = match self.store.read(&other.name) {
                 Ok(state) if state.unlocked.is_some() => return None,
@@ -101,24 +122,25 @@ impl Engine {
                     Some(intended) => (intended.rules.clone(), Some(state)),
                     None => return None,
                 },
-                Err(StateError::Missing { .. }) if !walls.holds(&other.name) => return None,
+                Err(StateError::Missing { .. }) if !killswitch.holds(&other.name) => return None,
                 Err(_) => (Rules::of(other), None),
             };
             Some(Loaded::of(other, rules, state))
         });
         let mut loaded: Vec<Loaded> = loaded.collect();
         let (removed, unreadable) = removed::from(&self.config, &self.store);
-        if let Some((name, error)) = unreadable.into_iter().find(|(name, _)| walls.holds(name)) {
+        if let Some((name, error)) = unreadable.into_iter().find(|(name, _)| killswitch.holds(name))
+        {
             return Err(EngineError::Refused(format!(
                 "path {name} is not in the config, and its lock must stay, but: {}",
                 chain(error)
             )));
         }
         for one in removed {
-            let held = loaded.iter().map(|one| &one.rules).chain(rules);
+            let held = loaded.iter().map(|one| &one.rules).chain(due.iter().copied());
             if let Some(rules) = one.lock().and_then(|lock| removed::left(lock, held)) {
                 let (name, state) = (one.name, Some(one.state));
-                loaded.push(Loaded { name, path: None, rules, state, before: None });
+                loaded.push(Loaded { name, path: None, rules, state });
             }
         }
         Ok(loaded)
@@ -137,7 +159,7 @@ impl Engine {
 
     /// Takes the lock of one path off and leaves the others'.
     pub(super) fn unload(&self, path: &PathConfig) -> Result<(), EngineError> {
-        let mut others = self.others_loaded(&path.name, None)?;
+        let mut others = self.others_loaded_beside(|name| *name == path.name, &[])?;
         let readable = |one: &Loaded| one.state.is_some() && one.path.is_some();
         let Some(readable) = others.iter().position(readable) else {
             return match others.first() {
@@ -166,7 +188,12 @@ impl Engine {
     /// no order opens a gap. Without them the walls hold all the same.
     pub(super) fn guard(&self, rules: &[Rules], coverage: &Coverage) {
         if let Some(guard) = &mut *self.guard.borrow_mut() {
-            self.tell_of_guard("walls", firewall::hold(guard, rules, coverage));
+            let held = firewall::hold(guard, rules, coverage);
+            match held {
+                Ok(()) => self.board.guard_holds(),
+                Err(_) => self.board.guard_failed(),
+            }
+            self.tell_of_guard("walls", held);
         }
     }
 
@@ -197,7 +224,8 @@ impl Engine {
     pub(super) fn guard_again(&self, path: &PathConfig, state: &PathState) {
         let Some(intended) = &state.intended else { return };
         let rules = intended.rules.clone();
-        let Ok(mut loaded) = self.others_loaded(&path.name, Some(&rules)) else { return };
+        let beside = self.others_loaded_beside(|name| *name == path.name, &[&rules]);
+        let Ok(mut loaded) = beside else { return };
         loaded.push(Loaded::of(path, rules, None));
         loaded.sort_by(|one, other| one.name.cmp(&other.name));
         let rules: Vec<Rules> = loaded.into_iter().map(|one| one.rules).collect();
@@ -272,13 +300,19 @@ struct Loaded<'a> {
     rules: Rules,
     /// `None`: it cannot be read; nothing is recorded then.
     state: Option<PathState>,
-    /// Leaks that were counted before this load.
-    before: Option<Count>,
+}
+
+/// A path whose rules are to be loaded, and the state that is recorded with them.
+pub(super) struct Due<'a> {
+    pub path: &'a PathConfig,
+    pub rules: Rules,
+    /// Once they are loaded, with what was read back.
+    pub state: PathState,
 }
 
 impl<'a> Loaded<'a> {
     fn of(path: &'a PathConfig, rules: Rules, state: Option<PathState>) -> Self {
-        Self { name: path.name.clone(), path: Some(path), rules, state, before: None }
+        Self { name: path.name.clone(), path: Some(path), rules, state }
     }
 }
 

@@ -8,6 +8,7 @@ mod board;
 mod bring_up;
 mod candidate;
 mod converge;
+mod cycle;
 #[cfg(test)]
 mod documented;
 mod evidence;
@@ -19,6 +20,8 @@ mod keep;
 mod load;
 mod pace;
 mod person;
+mod planned;
+mod quiet;
 mod screen;
 mod shared;
 mod status;
@@ -100,10 +103,8 @@ pub struct Engine {
     /// What of it cannot be held, and why, as it was told last.
     guard_trouble: RefCell<BTreeMap<&'static str, String>>,
     heartbeat: heartbeat::Heartbeat,
-    /// How often the tunnels have been looked at.
-    looks: u32,
-    /// Why a tunnel cannot be brought up, by path, as it was told last.
-    tunnel_trouble: BTreeMap<String, String>,
+    /// Why a tunnel cannot be brought up, by path, as it was reported last.
+    tunnel_trouble: BTreeMap<PathName, String>,
     /// Whether the first look is done: what is loaded before it is no repair.
     begun: bool,
 }
@@ -134,6 +135,7 @@ impl Engine {
             exhausted: BTreeMap::new(),
             heartbeat,
             begun: false,
+            unsettled: BTreeSet::new(),
         };
         let board = Arc::new(Board::new(config_file.clone(), store.clone(), view));
         Self {
@@ -150,7 +152,6 @@ impl Engine {
             guard: RefCell::new(None),
             guard_trouble: RefCell::default(),
             heartbeat,
-            looks: 0,
             tunnel_trouble: BTreeMap::new(),
             begun: false,
         }
@@ -171,6 +172,7 @@ impl Engine {
             exhausted: self.exhausted.clone(),
             heartbeat: self.heartbeat,
             begun: self.begun,
+            unsettled: self.leaking.iter().chain(self.tunnel_trouble.keys()).cloned().collect(),
         }
     }
 

@@ -126,7 +126,7 @@ impl Engine {
             {
                 return Ok(None);
             }
-            Ok(state) => (state, false),
+            Ok(state) => (PathState::clone(&state), false),
             Err(StateError::Missing { .. }) if in_kernel => (state_from_device(path), false),
             Err(
                 StateError::Damaged { .. }

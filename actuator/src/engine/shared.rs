@@ -2,7 +2,7 @@
 //! turns. What does not act needs no turn: the [`Board`] answers it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ use super::{Board, Engine};
 /// How long the care of one path lets others go first.
 const COURTESY: Duration = Duration::from_millis(200);
 
+/// How long the kernel is read for in a round: as long as a device may take to answer.
+const READ_LIMIT: Duration = Duration::from_secs(2);
+
 /// Between two looks whether others still wait.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -22,6 +25,8 @@ pub struct Shared {
     board: Arc<Board>,
     /// Acts that were asked for and wait for their turn.
     waiting: Arc<AtomicUsize>,
+    /// Of the daemon's care.
+    rounds: Arc<AtomicU64>,
 }
 
 /// A turn at the engine. What it changed is shown when it ends.
@@ -33,7 +38,12 @@ pub struct Turn<'a> {
 impl Shared {
     pub fn new(engine: Engine) -> Self {
         let board = Arc::clone(&engine.board);
-        Self { engine: Arc::new(Mutex::new(engine)), board, waiting: Arc::default() }
+        Self {
+            engine: Arc::new(Mutex::new(engine)),
+            board,
+            waiting: Arc::default(),
+            rounds: Arc::default(),
+        }
     }
 
     pub fn board(&self) -> &Arc<Board> {
@@ -55,19 +65,21 @@ impl Shared {
         Turn { engine, board: &self.board }
     }
 
-    /// One round of the daemon's care, a turn for each path: what is asked for meanwhile does not
-    /// wait for the paths that are left.
+    /// One round of the daemon's care, by one snapshot of the kernel. Each path that needs something gets
+    /// a turn: what is asked for meanwhile does not wait for the paths that are left.
     pub fn keep(&self) -> Order {
-        let paths = {
-            let mut engine = self.turn("the care for the watchdog".to_owned());
-            engine.mind_the_heartbeat();
-            engine.paths()
-        };
+        self.turn("the care for the watchdog".to_owned()).mind_the_heartbeat();
+        let round = self.rounds.fetch_add(1, Ordering::Relaxed);
+        let view = self.board.view();
+        let paths = &view.config.paths;
         // Read before the engine is held: an alert must not wait for a kernel that is slow.
-        let since = Instant::now();
-        drop(self.board.reader.walls(since));
+        let snapshot = self.board.kernel.snapshot(paths, Instant::now(), READ_LIMIT);
         let mut order = Order::Found;
-        for path in paths {
+        for (path, sight) in snapshot.sights(paths, &self.board.store) {
+            // Nothing is done, so nobody has to wait for a turn, nor for this.
+            if self.board.is_quiet(&view, path, &sight, round) {
+                continue;
+            }
             let started = Instant::now();
             while self.waiting.load(Ordering::Relaxed) > 0 && started.elapsed() < COURTESY {
                 thread::sleep(PAUSE);
@@ -75,7 +87,7 @@ impl Shared {
             let mut engine = self.turn(format!("the care for path {}", path.name));
             // A converge may have come in between.
             let Some(path) = engine.config().path(path.name.as_str()).cloned() else { continue };
-            if engine.keep_path(&path, since) == Order::Disturbed {
+            if engine.keep_path(&path, &snapshot.host) == Order::Disturbed {
                 order = Order::Disturbed;
             }
         }

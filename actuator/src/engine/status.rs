@@ -1,7 +1,7 @@
 //! How every path stands, for people and for the metrics page. `docs/status.schema.json` is the
 //! contract of its JSON.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use egress::bounded::TimedOut;
 use egress::clock::Moment;
@@ -15,7 +15,7 @@ use egress::health::{Leak, Standing};
 use egress::names::PathName;
 use egress::observe::{self, Sight, handshake_age};
 use egress::pins;
-use egress::state::{Latch, PathState, Timestamp};
+use egress::state::{Latch, Timestamp};
 use egress::waiting::Waiting;
 use serde::Serialize;
 
@@ -26,6 +26,9 @@ use crate::history::Decision;
 
 /// Of the JSON's form: it grows, and this is raised when something changes its meaning or goes.
 const SCHEMA: u32 = 1;
+
+/// How long the kernel is read for: as long as a device may take to answer.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 
 /// Decisions that fit on a screen.
 const DECISIONS: usize = 10;
@@ -166,11 +169,12 @@ impl From<&egress::state::Act> for Given {
 impl Board {
     /// Reads the kernel, however long that takes.
     pub(super) fn read(&self, view: &View, wanted: Wanted) -> Status {
-        let look = |path| {
-            let sight = observe::look(path, &self.store);
-            self.path_status(view, path, &sight, &sight.standing(path))
-        };
-        let mut status = Self::frame(view, view.config.paths.iter().map(look).collect());
+        let paths = &view.config.paths;
+        let snapshot = self.kernel.snapshot(paths, Instant::now(), READ_LIMIT);
+        let sights = snapshot.sights(paths, &self.store);
+        let paths =
+            sights.map(|(path, sight)| self.path_status(view, path, &sight, &sight.standing(path)));
+        let mut status = self.frame(view, paths.collect());
         if wanted == Wanted::ByPeople {
             for (one, path) in status.paths.iter_mut().zip(&view.config.paths) {
                 one.decisions = self.history.last(&path.name, DECISIONS);
@@ -185,19 +189,19 @@ impl Board {
         let look = |path: &PathConfig| {
             let late = || TimedOut(limit);
             let sight = Sight {
-                state: self.store.read(&path.name),
+                state: self.store.shared(&path.name),
                 walls: Err(NftError::Hung(late())),
                 device: Err(DeviceError::Hung {
                     interface: path.interface.clone(),
                     source: late(),
                 }),
-                links: Err("the devices were not read".to_owned()),
+                devices: Err("the devices were not read".to_owned()),
                 took: observe::Took::default(),
             };
             let standing = Standing::Unknown("the kernel was not read".to_owned());
             self.path_status(view, path, &sight, &standing)
         };
-        Self::frame(view, view.config.paths.iter().map(look).collect())
+        self.frame(view, view.config.paths.iter().map(look).collect())
     }
 
     /// Brings to now what does not need more than state and this process: what is latched, what was
@@ -220,12 +224,12 @@ impl Board {
         }
     }
 
-    fn frame(view: &View, paths: Vec<PathStatus>) -> Status {
-        let watchdog = view.heartbeat.silence(&view.config).filter(|_| view.begun);
+    fn frame(&self, view: &View, paths: Vec<PathStatus>) -> Status {
+        let watchdog = view.heartbeat.silence(&view.config).filter(|_| self.is_serving());
         Status {
             schema: SCHEMA,
             pid: std::process::id(),
-            daemon: view.begun,
+            daemon: self.is_serving(),
             heard: view.heartbeat.heard(),
             watchdog,
             age_seconds: 0,
@@ -242,7 +246,7 @@ impl Board {
         sight: &Sight,
         standing: &Standing,
     ) -> PathStatus {
-        let state = sight.state.as_ref().ok();
+        let state = sight.state.as_deref().ok();
         let device = sight.device.as_ref().ok();
         let live = device.and_then(|view| view.live(&path.endpoints));
         let live = live.map(|(endpoint, _)| endpoint.name.clone());
@@ -255,7 +259,10 @@ impl Board {
             path: path.name.to_string(),
             standing: word(standing, sight),
             latched: self.is_latched(path, sight),
-            cut: cut.map(|cut| CutStatus { by: cut.by, since: view.begun.then_some(cut.since.0) }),
+            cut: cut.map(|cut| CutStatus {
+                by: cut.by,
+                since: self.is_serving().then_some(cut.since.0),
+            }),
             locked: killswitch.map(|(_, intact)| intact),
             active_endpoint: state.map(|state| state.active.to_string()),
             active_since: chosen.map(|act| act.at.0),
@@ -383,11 +390,11 @@ fn problems(sight: &Sight, path: &PathConfig) -> Vec<String> {
     problems.extend(sight.state.as_ref().err().map(chain));
     problems.extend(sight.walls.as_ref().err().map(chain));
     problems.extend(sight.device.as_ref().err().map(chain));
-    problems.extend(sight.links.as_ref().err().cloned());
+    problems.extend(sight.devices.as_ref().err().cloned());
     if let Leak::Seen(packets) = sight.leak(path) {
         problems.push(format!("leak: {packets} packets above the baseline"));
     }
-    let unlocked = matches!(&sight.state, Ok(PathState { unlocked: Some(_), .. }));
+    let unlocked = sight.state.as_ref().is_ok_and(|state| state.unlocked.is_some());
     let any = |walls: &egress::firewall::Walls| walls.killswitch.is_some() || walls.watch.is_some();
     if unlocked && sight.walls.as_ref().is_ok_and(any) {
         problems.push(

@@ -35,6 +35,13 @@ pub(super) enum Step {
     Health,
 }
 
+impl Step {
+    /// Whether it is done where the rules of several paths are loaded at once.
+    pub(super) fn is_done_with_load(&self) -> bool {
+        matches!(self, Self::Pin(_) | Self::CreateState | Self::Load(_))
+    }
+}
+
 /// Whether there is a device for a step to be done on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Device {
@@ -130,7 +137,7 @@ pub(super) fn plan(
         Ok(state) if state.latch.is_some() || stop == Some(StopKind::Latched) => {
             return refuse("a hard stop is latched; `actuator release --reason TEXT` first");
         }
-        Ok(state) => state.clone(),
+        Ok(state) => PathState::clone(state),
         Err(StateError::Missing { .. }) if stop == Some(StopKind::Latched) => {
             return refuse(
                 "the kernel's hard stop is engaged and no state says why; \

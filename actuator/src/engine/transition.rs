@@ -50,13 +50,18 @@ pub fn switched(state: &mut PathState, to: &EndpointName, at: Timestamp) {
 /// Keeps the time of a handshake that was completed. Returns whether that is news worth a write:
 /// ten minutes are the most that a clock can be behind unnoticed after a reboot.
 pub fn shook_hands(state: &mut PathState, at: Timestamp) -> bool {
+    let is_news = is_news(state, at);
+    if is_news {
+        state.latest_handshake = Some(at);
+    }
+    is_news
+}
+
+/// Whether [`shook_hands`] would write it down.
+pub fn is_news(state: &PathState, at: Timestamp) -> bool {
     const APART: u64 = 10 * 60;
     // A responder has accepted it, so an earlier one is news too: the clock was wrong before.
-    if state.latest_handshake.is_some_and(|known| known.0.abs_diff(at.0) < APART) {
-        return false;
-    }
-    state.latest_handshake = Some(at);
-    true
+    state.latest_handshake.is_none_or(|known| known.0.abs_diff(at.0) >= APART)
 }
 
 /// The path is latched. Engaging twice is harmless: the first reason stays, and by which way the path

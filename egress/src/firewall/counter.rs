@@ -7,7 +7,10 @@ use std::io;
 use nftables::types::NfFamily;
 
 use super::listing::Count;
-use super::netlink::{ask, body, open, request};
+use super::netlink::{absent, ask, body, open, request};
+use super::nft::NftError;
+use super::{killswitch, permits, watch};
+use crate::names::PathName;
 use crate::netlink::{Attributes, Request};
 
 /// `linux/netfilter/nf_tables.h`.
@@ -20,6 +23,36 @@ const NFTA_OBJ_DATA: u16 = 4;
 const NFT_OBJECT_COUNTER: u32 = 1;
 const NFTA_COUNTER_BYTES: u16 = 1;
 const NFTA_COUNTER_PACKETS: u16 = 2;
+
+/// The counters of one wall, of all paths, by one question.
+#[derive(Debug)]
+pub struct Counters(BTreeMap<String, Count>);
+
+impl Counters {
+    /// None where there is no such table.
+    pub fn of_watch() -> Result<Self, NftError> {
+        Self::read(NfFamily::NetDev, watch::TABLE)
+    }
+
+    pub fn of_killswitch() -> Result<Self, NftError> {
+        Self::read(NfFamily::INet, killswitch::TABLE)
+    }
+
+    fn read(family: NfFamily, table: &str) -> Result<Self, NftError> {
+        let counters = absent(all(family, table)).map_err(NftError::unread)?;
+        Ok(Self(counters.unwrap_or_default()))
+    }
+
+    /// What the watch has counted of this path. `None`: there is no such counter, which is not zero.
+    pub fn leaked(&self, path: &PathName) -> Option<Count> {
+        self.0.get(&permits::named(path, "leaked")).copied()
+    }
+
+    /// Whether the killswitch has the rules of this path.
+    pub fn holds(&self, path: &PathName) -> bool {
+        self.0.contains_key(&permits::named(path, "blocked"))
+    }
+}
 
 /// `None`: there is no such counter, or no such table.
 pub fn read(table: &str, name: &str) -> io::Result<Option<Count>> {

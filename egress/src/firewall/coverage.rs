@@ -86,6 +86,11 @@ impl Coverage {
         Self::of(self.basis.clone(), links)
     }
 
+    /// Whether both were made from the same rules.
+    pub fn has_basis_of(&self, other: &Self) -> bool {
+        self.basis == other.basis
+    }
+
     pub fn covers(&self, covered: &Covered) -> bool {
         self.devices.contains(covered)
     }
@@ -186,8 +191,7 @@ mod tests {
             index,
             kind: (!kind.is_empty()).then(|| kind.to_owned()),
             address: Some(MacAddress([2, 0, 0, 0, 0, u8::try_from(index).expect("small")])),
-            master: None,
-            lower: None,
+            ..Link::default()
         }
     }
 

@@ -37,10 +37,11 @@ use std::io;
 
 use nftables::types::NfFamily;
 
+pub use counter::Counters;
 pub use coverage::{Basis, Coverage, Covered, Role};
 pub use guard::Guard;
 pub use listing::{Count, Listing};
-pub use netlink::is_of_our_tables;
+pub use netlink::{generation, is_of_our_tables};
 pub use nft::NftError;
 pub use reader::{Reader, Reading};
 pub use rules::{Probe, Protocol, Rules};

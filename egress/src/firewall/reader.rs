@@ -38,13 +38,14 @@ struct Listed {
 #[derive(Debug, Clone)]
 pub struct Reading {
     pub at: Instant,
+    /// Of the ruleset. `None`: somebody wrote while it was read.
+    pub generation: Option<u32>,
     pub walls: Walls,
 }
 
 #[derive(Debug)]
 struct Told {
     began: Instant,
-    /// Of the ruleset. `None`: somebody wrote while it was read.
     generation: Option<u32>,
     walls: Result<Walls, Arc<NftError>>,
 }
@@ -53,21 +54,8 @@ impl Reader {
     /// The walls as they were at some moment after `since`. Who asks while somebody is told waits,
     /// and takes what comes next together with all others.
     pub fn walls(&self, since: Instant) -> Result<Reading, NftError> {
-        self.read_where(|told| told.began < since)
-    }
-
-    /// The same, and with every rule that anybody has written until now.
-    pub fn walls_as_written(&self, since: Instant) -> Result<Reading, NftError> {
-        self.read_where(|told| {
-            told.began < since
-                || told.generation.is_none()
-                || told.generation != netlink::generation().ok()
-        })
-    }
-
-    fn read_where(&self, is_too_old: impl Fn(&Told) -> bool) -> Result<Reading, NftError> {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.told.as_ref().is_none_or(is_too_old) {
+        if latest.told.as_ref().is_none_or(|told| told.began < since) {
             let began = Instant::now();
             let walls = latest.read().map_err(Arc::new);
             let generation = latest.listed.as_ref().map(|listed| listed.generation);
@@ -75,7 +63,7 @@ impl Reader {
         }
         let told = latest.told.as_ref().expect("told just now");
         let walls = told.walls.clone().map_err(NftError::Shared)?;
-        Ok(Reading { at: told.began, walls })
+        Ok(Reading { at: told.began, generation: told.generation, walls })
     }
 }
 

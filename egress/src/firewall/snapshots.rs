@@ -91,7 +91,7 @@ fn tables(paths: &[Rules]) -> Vec<TableSpec> {
 fn device(name: &str, index: u32) -> Link {
     let address = MacAddress([2, 0, 0, 0, 0, u8::try_from(index).expect("small")]);
     let name = name.to_owned();
-    Link { name, index, kind: None, address: Some(address), master: None, lower: None }
+    Link { name, index, address: Some(address), ..Link::default() }
 }
 
 #[test]

@@ -66,6 +66,12 @@ impl Connection {
         Ok(Self { socket, sequence: 0, buffer })
     }
 
+    /// Dumps bring only what the request asks for, where the kernel can do that (since 4.20); else
+    /// everything, as without this.
+    pub fn filter_in_kernel(&self) {
+        self.socket.set_netlink_get_strict_chk(true).ok();
+    }
+
     /// One question and its answer. What the kernel refuses is an error with the kernel's code.
     pub fn ask<T>(
         &mut self,

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::look_by;
+use super::{Kernel, Sight, look};
 use crate::config::{PathConfig, Workload};
-use crate::device::{self, Likeness};
+use crate::device::{self, DeviceView, Likeness};
 use crate::error::chain;
-use crate::firewall::{self, Reader, Walls};
 use crate::handshakes::Handshakes;
 use crate::health::{Evidence, Peer, Probe, Verdict, classify};
 use crate::names::EndpointName;
@@ -32,37 +31,61 @@ pub struct Cycle {
 
 /// A whole cycle: probes first, then looks, so that the verdict rests on the newest counters.
 pub fn check(path: &PathConfig, store: &Store, settling: bool, handshakes: &Handshakes) -> Cycle {
-    check_by(path, store, settling, handshakes, Walls::read)
+    let probed = TunnelProbe::alone(path);
+    judge(path, look(path, store), &probed, settling, handshakes)
 }
 
-/// How old the reading of the walls may be that a cycle shares with others': with a hundred paths
+/// How old the reading of the host may be that a cycle shares with others': with a hundred paths
 /// the kernel is read ten times a second at most.
 const SHARED: Duration = Duration::from_millis(100);
 
-/// The same, where many paths' cycles read the walls together.
+/// The same, where the cycles of many paths read the host together.
 pub fn check_among(
     path: &PathConfig,
     store: &Store,
     settling: bool,
     handshakes: &Handshakes,
-    reader: &Reader,
+    kernel: &Kernel,
 ) -> Cycle {
-    let since = || Instant::now().checked_sub(SHARED).unwrap_or_else(Instant::now);
-    check_by(path, store, settling, handshakes, || Ok(reader.walls(since())?.walls))
+    let probed = TunnelProbe::alone(path);
+    let since = Instant::now().checked_sub(SHARED).unwrap_or_else(Instant::now);
+    let sight = kernel.host(since).sight(path, store, device::read(path));
+    judge(path, sight, &probed, settling, handshakes)
 }
 
-fn check_by(
+/// What the probe through a tunnel met, and the device before it.
+#[derive(Debug)]
+pub struct TunnelProbe {
+    before: Option<DeviceView>,
+    probe: Probe,
+    took: Option<Duration>,
+}
+
+impl TunnelProbe {
+    /// With a reading of the device of its own; without a probe none is needed.
+    fn alone(path: &PathConfig) -> Self {
+        let before = path.health.probe.as_ref().and_then(|_| device::read(path).ok());
+        Self::of(path, before)
+    }
+
+    /// Sends the path's probe, and waits for its answer. `before` is the device as it is now.
+    pub fn of(path: &PathConfig, before: Option<DeviceView>) -> Self {
+        let received = before.as_ref().and_then(|view| Some(view.peer()?.received_bytes));
+        let (probe, took) = probe(path, received);
+        Self { before, probe, took }
+    }
+}
+
+/// The verdict, by a sight of after the probe.
+pub fn judge(
     path: &PathConfig,
-    store: &Store,
+    sight: Sight,
+    probed: &TunnelProbe,
     settling: bool,
     handshakes: &Handshakes,
-    walls: impl FnOnce() -> Result<Walls, firewall::NftError>,
 ) -> Cycle {
-    let before = device::read(path).ok();
-    let received = before.as_ref().and_then(|view| Some(view.peer()?.received_bytes));
-    let (probe, probe_took) = probe(path, received);
-    let sight = look_by(path, store, walls);
-    let mut evidence = sight.evidence(path, probe, settling, handshakes);
+    let TunnelProbe { before, probe, took } = probed;
+    let mut evidence = sight.evidence(path, probe.clone(), settling, handshakes);
     // A peer that had roamed when the probe was sent explains its silence, though it has been set
     // back since.
     let had_roamed = sight
@@ -73,7 +96,7 @@ fn check_by(
         evidence.peer = Peer::Roamed;
     }
     // What the probe met before a switch says nothing about the endpoint after it.
-    if let (Some(before), Ok(after)) = (&before, &sight.device)
+    if let (Some(before), Ok(after)) = (before, &sight.device)
         && evidence.probe != Probe::Off
         && !before.is_of_the_same_peer(after)
     {
@@ -86,7 +109,7 @@ fn check_by(
         evidence,
         verdict,
         active,
-        probe_took,
+        probe_took: *took,
         received_bytes: peer.as_ref().map(|peer| peer.received_bytes),
         sent_bytes: peer.as_ref().map(|peer| peer.sent_bytes),
         last_handshake: peer.and_then(|peer| peer.last_handshake),

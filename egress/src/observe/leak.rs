@@ -28,16 +28,26 @@ pub fn forgive(state: &mut PathState, leaked: Leaked) {
 /// Takes down what the guard counted, for its counters end with it, and that the watch's counter was
 /// reset, before it has come as far again; whether there was anything.
 pub fn carry(state: &mut PathState, leaked: Leaked) -> bool {
+    let moved = has_moved(state, leaked);
     let guard = leaked.guard.map_or(0, |count| count.packets);
     let new = above(guard, state.guard_baseline);
-    let reset = leaked.watch.is_some_and(|count| count.packets < state.leak_baseline);
-    let moved = reset || guard != state.guard_baseline;
+    let reset = is_reset(state, leaked);
     state.leaks_carried += new;
     state.guard_baseline = guard;
     if reset {
         state.leak_baseline = 0;
     }
     moved
+}
+
+/// Whether [`carry`] would write anything down.
+pub fn has_moved(state: &PathState, leaked: Leaked) -> bool {
+    let guard = leaked.guard.map_or(0, |count| count.packets);
+    is_reset(state, leaked) || guard != state.guard_baseline
+}
+
+fn is_reset(state: &PathState, leaked: Leaked) -> bool {
+    leaked.watch.is_some_and(|count| count.packets < state.leak_baseline)
 }
 
 /// A count below the baseline has begun anew, at nothing: what it has reached since is above.

@@ -6,39 +6,38 @@ mod large;
 mod leak;
 mod on_host;
 mod sight;
+mod snapshot;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use beside::{echo_endpoint, shake_hands};
-pub use cycle::{Cycle, check, check_among};
+pub use cycle::{Cycle, TunnelProbe, check, check_among, judge};
 pub use large::large_pass;
-pub use leak::{carry, forgive, leak};
+pub use leak::{carry, forgive, has_moved, leak};
 pub use on_host::host;
 
-pub use crate::net_devices::devices;
+pub use crate::links::host_devices as devices;
 pub use sight::handshake_age;
+pub use snapshot::{Devices, Host, Kernel, Snapshot};
 
-use crate::bounded;
 use crate::config::{PathConfig, Workload};
 use crate::device::{self, DeviceError, DeviceView};
 use crate::error::chain;
 use crate::firewall::flows::{self, Flow, Whose};
 use crate::firewall::foreign::{self, Foreign};
-use crate::firewall::{self, Reader, Reading, Rules, Walls};
-use crate::links::Link;
+use crate::firewall::{self, Reading, Rules, Walls};
 use crate::probe::uplink::{self, Device};
 use crate::state::{PathState, StateError, Store};
 
 /// What the kernel and the state file say, without a probe; cheap enough for every scrape.
 #[derive(Debug)]
 pub struct Sight {
-    pub state: Result<PathState, StateError>,
+    pub state: Result<Arc<PathState>, StateError>,
     pub walls: Result<Walls, firewall::NftError>,
     pub device: Result<DeviceView, DeviceError>,
-    /// The devices of now.
-    pub links: Result<Arc<Vec<Link>>, String>,
+    pub devices: Result<Arc<Devices>, String>,
     /// How long each of these took to read.
     pub took: Took,
 }
@@ -51,30 +50,13 @@ pub struct Took {
     pub uplink: Duration,
 }
 
+/// A reading of its own, for whoever is about to write.
 pub fn look(path: &PathConfig, store: &Store) -> Sight {
-    look_by(path, store, Walls::read)
-}
-
-/// The same, where the counters may be those of any moment after `since`: the care of all paths in one
-/// round shares one reading, for as long as nobody writes.
-pub fn look_since(path: &PathConfig, store: &Store, reader: &Reader, since: Instant) -> Sight {
-    look_by(path, store, || Ok(reader.walls_as_written(since)?.walls))
-}
-
-fn look_by(
-    path: &PathConfig,
-    store: &Store,
-    walls: impl FnOnce() -> Result<Walls, firewall::NftError>,
-) -> Sight {
-    let mut took = Took::default();
-    let state = timed(&mut took.state, || store.read(&path.name));
-    Sight {
-        walls: timed(&mut took.nftables, walls),
-        device: timed(&mut took.wireguard, || device::read(path)),
-        links: timed(&mut took.uplink, links),
-        state,
-        took,
-    }
+    let mut wireguard = Duration::ZERO;
+    let device = timed(&mut wireguard, || device::read(path));
+    let mut sight = Kernel::default().host(Instant::now()).sight(path, store, device);
+    sight.took.wireguard = wireguard;
+    sight
 }
 
 /// One look at all paths.
@@ -91,33 +73,12 @@ pub struct Looked {
 pub fn look_at_all(
     paths: &[PathConfig],
     store: &Store,
-    reader: &Arc<Reader>,
+    kernel: &Arc<Kernel>,
     limit: Duration,
 ) -> Looked {
-    let started = Instant::now();
-    let reader = Arc::clone(reader);
-    let walls = bounded::start("nftables", move || (reader.walls(started), started.elapsed()));
-    let own: Vec<_> = paths.iter().map(|path| own(path, store)).collect();
-    let mut uplink = Duration::ZERO;
-    let links = timed(&mut uplink, links);
-    let mut wireguard = Duration::ZERO;
-    let devices = timed(&mut wireguard, || device::read_all(paths, limit));
-    let late = |late| (Err(firewall::NftError::Hung(late)), started.elapsed());
-    let (walls, nftables) = walls.wait(limit).unwrap_or_else(late);
-    let walls = walls.map_err(Arc::new);
-    let sight = |((state, took), device): ((_, Took), _)| {
-        let shared = |error: &Arc<_>| firewall::NftError::Shared(Arc::clone(error));
-        let walls = walls.as_ref().map(|reading| reading.walls.clone()).map_err(shared);
-        let took = Took { nftables, wireguard, uplink, ..took };
-        Sight { state, walls, device, links: links.clone(), took }
-    };
-    let sights = own.into_iter().zip(devices).map(sight).collect();
-    Looked { sights, reading: walls.ok() }
-}
-
-fn own(path: &PathConfig, store: &Store) -> (Result<PathState, StateError>, Took) {
-    let mut took = Took::default();
-    (timed(&mut took.state, || store.read(&path.name)), took)
+    let snapshot = kernel.snapshot(paths, Instant::now(), limit);
+    let sights = snapshot.sights(paths, store).map(|(_, sight)| sight).collect();
+    Looked { sights, reading: snapshot.reading().cloned() }
 }
 
 fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
@@ -125,10 +86,6 @@ fn timed<T>(took: &mut Duration, read: impl FnOnce() -> T) -> T {
     let outcome = read();
     *took = started.elapsed();
     outcome
-}
-
-fn links() -> Result<Arc<Vec<Link>>, String> {
-    crate::links::all().map(Arc::new).map_err(|error| format!("network devices: {error}"))
 }
 
 /// Every device that holds a default route, and is no tunnel of ours.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Sight, leak};
+use super::{Devices, Sight, leak};
 use crate::config::{Endpoint, PathConfig};
 use crate::cut;
 use crate::device::{DeviceView, Likeness};
@@ -11,9 +11,8 @@ use crate::error::chain;
 use crate::firewall::{self, Coverage, Covered, Listing};
 use crate::handshakes::Handshakes;
 use crate::health::{Clock, Evidence, Leak, Lock, Peer, Probe, Standing, Uplink};
-use crate::links::Link;
 use crate::probe::uplink::{self, Device, UplinkVerdict};
-use crate::state::{PathState, StateError, Timestamp};
+use crate::state::{StateError, Timestamp};
 
 /// What time servers correct at a stroke on an ordinary day; it has passed before it matters.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
@@ -57,9 +56,9 @@ impl Sight {
     }
 
     pub fn lock(&self) -> Lock {
-        let Ok(PathState { intended: Some(_), .. }) = &self.state else {
+        if !self.state.as_ref().is_ok_and(|state| state.intended.is_some()) {
             return Lock::Unknown("no completed load is on record".into());
-        };
+        }
         match &self.walls {
             Err(error) => Lock::Unknown(chain(error)),
             Ok(_) if self.integrity().iter().all(|(_, intact)| *intact) => Lock::Intact,
@@ -109,27 +108,31 @@ impl Sight {
     /// The devices that packets can leave by now, each with whether the watch was attached to it as it
     /// is: a renamed or recreated device is another one.
     pub fn coverage(&self) -> Result<Vec<(Device, bool)>, &String> {
+        let unknown = Coverage::default();
         let recorded = match &self.state {
-            Ok(PathState { intended: Some(intended), .. }) => intended.coverage.clone(),
-            // Before a first load nobody knows which devices are to be covered.
-            Ok(_) | Err(StateError::Missing { .. }) => return Ok(Vec::new()),
+            Ok(state) => match &state.intended {
+                Some(intended) => &intended.coverage,
+                // Before a first load nobody knows which devices are to be covered.
+                None => return Ok(Vec::new()),
+            },
+            Err(StateError::Missing { .. }) => return Ok(Vec::new()),
             // Unknown is not covered (S7).
-            Err(_) => Coverage::default(),
+            Err(_) => &unknown,
         };
-        let wanted = recorded.wanted(self.links.as_ref()?).devices.into_iter();
+        let wanted = self.devices.as_ref()?.wanted(recorded);
         let attached = |one: &Covered| {
             recorded.covers(one) && self.walls.as_ref().is_ok_and(|walls| walls.watches(one))
         };
-        Ok(wanted.map(|one| (one.device.clone(), attached(&one))).collect())
+        Ok(wanted.devices.iter().map(|one| (one.device.clone(), attached(one))).collect())
     }
 
     /// Whether the watch is as the devices of now demand. A list that cannot be had says no.
     pub fn is_covered(&self) -> bool {
         let intended = self.state.as_ref().ok().and_then(|state| state.intended.as_ref());
-        let current = |links: &Arc<Vec<Link>>| {
-            intended.is_some_and(|it| it.coverage.wanted(links) == it.coverage)
+        let current = |devices: &Arc<Devices>| {
+            intended.is_some_and(|it| *devices.wanted(&it.coverage) == it.coverage)
         };
-        self.links.as_ref().is_ok_and(current)
+        self.devices.as_ref().is_ok_and(current)
     }
 
     pub fn leak(&self, path: &PathConfig) -> Leak {

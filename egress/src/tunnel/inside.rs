@@ -7,9 +7,8 @@
 use super::plan::{addresses_missing, no_address, outdated};
 use super::rules::{self, Entry};
 use super::{BroughtUp, By, Link, Piece, Plan, Tunnel, TunnelError, wrong_way};
-use crate::config::HostDevice;
 use crate::firewall::inside as wall;
-use crate::net_devices;
+use crate::links;
 use crate::netns::{Netns, within};
 
 /// These lead nowhere by themselves: the kernel makes some of them in every namespace, and what the
@@ -36,9 +35,9 @@ struct Found {
 impl Found {
     /// By a thread that is inside.
     fn read(tunnel: &Tunnel, netns: &Netns) -> Result<Self, TunnelError> {
-        let devices = net_devices::devices()
-            .map_err(|source| TunnelError::DevicesInside(netns.clone(), source))?;
-        let leads_out = |device: &&HostDevice| {
+        let devices =
+            links::all().map_err(|source| TunnelError::DevicesInside(netns.clone(), source))?;
+        let leads_out = |device: &&links::Link| {
             let kind = device.kind.as_deref().unwrap_or("hardware");
             !device.is_loopback && device.name != tunnel.interface && !LEAD_NOWHERE.contains(&kind)
         };

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
 use super::TunnelError;
+use crate::links::{self, Network};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -21,29 +21,22 @@ pub struct Link {
 impl Link {
     /// `None`: there is no such device.
     pub fn read(interface: &str) -> Result<Option<Self>, TunnelError> {
-        if if_nametoindex(interface).is_err() {
+        // Where there is none, nobody has to list the addresses of all others.
+        if links::named(interface).map_err(TunnelError::Devices)?.is_none() {
             return Ok(None);
         }
-        let mut link = Self { up: false, addresses: Vec::new(), mtu: mtu(interface) };
-        for entry in getifaddrs().map_err(TunnelError::Devices)? {
-            if entry.interface_name != interface {
-                continue;
-            }
-            link.up |= entry.flags.contains(InterfaceFlags::IFF_UP);
-            let ip = |storage: nix::sys::socket::SockaddrStorage| -> Option<IpAddr> {
-                let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-                v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-            };
-            let address = entry.address.and_then(ip);
-            let mask = entry.netmask.and_then(ip);
-            if let Some((address, mask)) = address.zip(mask)
-                && let Ok(net) = IpNet::with_netmask(address, mask)
-                && !is_link_local(address)
-            {
-                link.addresses.push(net);
-            }
-        }
-        Ok(Some(link))
+        Ok(Self::of(&Network::read().map_err(TunnelError::Devices)?, interface))
+    }
+
+    /// The same, of a reading of all devices.
+    pub fn of(network: &Network, interface: &str) -> Option<Self> {
+        let link = network.link(interface)?;
+        let addresses = network.addresses(link).iter().copied();
+        Some(Self {
+            up: link.is_up,
+            addresses: addresses.filter(|net| !is_link_local(net.addr())).collect(),
+            mtu: Some(u16::try_from(link.mtu).unwrap_or(u16::MAX)),
+        })
     }
 
     pub fn has(&self, address: IpAddr) -> bool {
@@ -57,8 +50,8 @@ fn is_link_local(address: IpAddr) -> bool {
 
 /// Of any device of the network namespace that the calling thread is in.
 pub fn mtu(interface: &str) -> Option<u16> {
-    let mtu = crate::net_devices::mtu(interface).ok()?;
-    Some(u16::try_from(mtu).unwrap_or(u16::MAX))
+    let link = links::named(interface).ok()??;
+    Some(u16::try_from(link.mtu).unwrap_or(u16::MAX))
 }
 
 /// Whether the device can have IPv6 addresses; one that is not there yet, as new ones can. A kernel

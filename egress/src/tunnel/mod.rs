@@ -8,6 +8,7 @@ mod inside;
 mod link;
 mod make;
 mod plan;
+mod routing;
 mod rules;
 mod way;
 
@@ -40,8 +41,8 @@ pub enum TunnelError {
     NoIp(#[source] crate::process::RunError),
     #[error("ip refused `{command}`: {said}")]
     Refused { command: String, said: String },
-    #[error("ip answered what is not understood")]
-    Answer(#[source] serde_json::Error),
+    #[error("the routing of this host could not be read")]
+    Routing(#[source] std::io::Error),
     #[error(
         "this kernel has no WireGuard, and no userspace one is in PATH: install wireguard-go (or \
          boringtun), or load the kernel's module `wireguard`"
@@ -63,7 +64,7 @@ pub enum TunnelError {
         source: std::io::Error,
     },
     #[error("the devices of this host cannot be listed")]
-    Devices(#[source] nix::Error),
+    Devices(#[source] std::io::Error),
     #[error(transparent)]
     Netns(#[from] NetnsError),
     #[error(transparent)]

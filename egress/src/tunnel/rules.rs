@@ -2,13 +2,14 @@
 //!
 //! Every rule has a priority of its own here, so that a rule that is put back finds its place.
 
+use std::ffi::CString;
 use std::process::Command;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde_json::Value;
+use nix::net::if_::if_indextoname;
 
-use super::{Family, Selector, Tunnel, TunnelError};
+use super::{Family, Selector, Tunnel, TunnelError, routing};
 use crate::process;
 
 /// What is on local networks stays there. Shared by all paths.
@@ -130,57 +131,16 @@ pub fn route(tunnel: &Tunnel, net: IpNet) -> Entry {
 
 /// In the words of [`wanted_rules`].
 fn rules_there(family: Family) -> Result<Vec<String>, TunnelError> {
-    Ok(ask(&[family.flag(), "rule", "show"])?.iter().filter_map(rule_words).collect())
+    routing::rules(family).map_err(TunnelError::Routing)
 }
 
-fn rule_words(rule: &Value) -> Option<String> {
-    if rule["src"] != "all" || rule.get("dst").is_some() || rule.get("iif").is_some() {
-        return None;
-    }
-    let said = |key: &str| rule[key].as_str();
-    let mut words = vec![format!("priority {}", rule["priority"].as_u64()?)];
-    words.extend(rule.get("not").map(|_| "not".to_owned()));
-    words.extend(said("fwmark").map(|mark| match said("fwmask") {
-        Some(mask) => format!("fwmark {mark}/{mask}"),
-        None => format!("fwmark {mark}"),
-    }));
-    let users = rule["uid_start"].as_u64().zip(rule["uid_end"].as_u64());
-    words.extend(users.map(|(first, last)| format!("uidrange {first}-{last}")));
-    words.push(format!("lookup {}", said("table")?));
-    let suppressed = rule["suppress_prefixlen"].as_u64();
-    words.extend(suppressed.map(|length| format!("suppress_prefixlength {length}")));
-    Some(words.join(" "))
-}
-
+/// Each with the name of its device.
 fn routes_there(table: u32, family: Family) -> Result<Vec<(IpNet, String)>, TunnelError> {
-    let table = table.to_string();
-    let routes = match ask(&[family.flag(), "route", "show", "table", &table]) {
-        // Nobody has put anything into it yet.
-        Err(TunnelError::Refused { said, .. }) if said.contains("table does not exist") => {
-            Vec::new()
-        }
-        other => other?,
-    };
-    let read = |route: &Value| {
-        let to = match route["dst"].as_str()? {
-            "default" => family.all(),
-            to => to
-                .parse()
-                .or_else(|_| to.parse().map(|ip: std::net::IpAddr| IpNet::from(ip)))
-                .ok()?,
-        };
-        Some((to, route["dev"].as_str()?.to_owned()))
-    };
-    Ok(routes.iter().filter_map(read).collect())
-}
-
-/// What `ip -j` says.
-fn ask(arguments: &[&str]) -> Result<Vec<Value>, TunnelError> {
-    let text = run(&[&["-j"], arguments].concat(), "")?;
-    if text.trim_ascii().is_empty() {
-        return Ok(Vec::new());
-    }
-    serde_json::from_slice(&text).map_err(TunnelError::Answer)
+    let routes = routing::routes(table, family).map_err(TunnelError::Routing)?;
+    // A device that went away since has taken its routes along.
+    let named = |(to, device): (IpNet, u32)| Some((to, if_indextoname(device).ok()?));
+    let text = |(to, name): (IpNet, CString)| (to, name.to_string_lossy().into_owned());
+    Ok(routes.into_iter().filter_map(named).map(text).collect())
 }
 
 /// Runs `ip`, with `input` on its standard input.
@@ -212,35 +172,6 @@ mod tests {
             workload_mark: Mark::bits(0x0100_0000),
             routes: Vec::new(),
         }
-    }
-
-    /// As iproute2 6.1 prints them.
-    const THERE: &str = r#"[{"priority":0,"src":"all","table":"local"},
-        {"priority":90,"src":"10.0.0.9","table":"77"},{"priority":91,"src":"all","iif":"br0","table":"77"},
-        {"priority":31000,"src":"all","table":"main","suppress_prefixlen":0},
-        {"priority":31001,"src":"all","fwmark":"0xca6d","table":"main"},
-        {"priority":31010,"src":"all","fwmark":"0x1000000","fwmask":"0x1000000","table":"51821"},
-        {"priority":31010,"src":"all","uid_start":1000,"uid_end":1000,"table":"51821"},
-        {"priority":31100,"not":null,"src":"all","fwmark":"0xca6d","table":"51821"}]"#;
-
-    #[test]
-    fn what_ip_shows_is_what_was_added() {
-        let there: Vec<Value> = serde_json::from_str(THERE).expect("JSON");
-        let there: Vec<String> = there.iter().filter_map(rule_words).collect();
-        let all = [
-            Selector::Host,
-            Selector::Marked(Mark::bits(0x0100_0000)),
-            Selector::Users(vec![1000.into()]),
-        ];
-        for selector in all {
-            for rule in wanted_rules(&tunnel(selector), Family::V6) {
-                assert!(there.contains(&rule.what), "{} is not in {there:?}", rule.what);
-            }
-        }
-        // A rule for some packets only is another rule.
-        assert!(!there.iter().any(|rule| rule.contains("lookup 77")), "{there:?}");
-        let others = wanted_rules(&tunnel(Selector::Users(vec![1001.into()])), Family::V4);
-        assert_eq!(others.iter().filter(|rule| !there.contains(&rule.what)).count(), 1);
     }
 
     #[test]
